@@ -1,0 +1,115 @@
+"""Every exception that aserpc raises.
+
+::
+
+    AserpcError (RuntimeError)
+    ├── SettingsError (ValueError)            a bad setting, and where it came from
+    ├── RegistryError (ValueError)            a registry, provider or factory that can't be used
+    ├── AddressError (ValueError)             an address that can't be bound or connected to
+    ├── ProtocolError (ValueError)            bytes from a peer that are no message of this version
+    ├── MessageTooLargeError (ValueError)     refused by the sender, nothing was sent
+    ├── PayloadError (TypeError)              a value that the wire has no form for
+    ├── ServiceError                          the service could not answer; `retries` apply
+    │   ├── BrokerUnreachableError (ConnectionError)      nobody answers at the address
+    │   ├── BrokerSilentError (TimeoutError, ConnectionError)  the broker stopped answering
+    │   ├── BrokerStoppedError (ConnectionError)          the broker said that it stops
+    │   ├── NoWorkersError                    nobody serves that name
+    │   ├── QueueTimeoutError (TimeoutError)  no worker came in `request_queue_timeout`
+    │   ├── WorkerLostError (ConnectionError) the worker died while it computed the request
+    │   └── WorkerFailedError                 the worker could not make its calculator
+    ├── DeadlineError (TimeoutError)          the call's own `deadline` has passed
+    ├── CancelledRequestError                 the request was cancelled
+    └── CalculationError                      the calculator raised; also of the raised type
+"""
+
+from __future__ import annotations
+
+
+class AserpcError(RuntimeError):
+    """Base of every error of aserpc."""
+
+
+class SettingsError(AserpcError, ValueError):
+    """A setting with a bad value, an unknown name, or in a broken file."""
+
+
+class RegistryError(AserpcError, ValueError):
+    """A registry, provider or factory that can't be used."""
+
+
+class AddressError(AserpcError, ValueError):
+    """An address that can't be bound or connected to."""
+
+
+class ProtocolError(AserpcError, ValueError):
+    """Bytes from a peer that are no message of this version."""
+
+
+class MessageTooLargeError(AserpcError, ValueError):
+    """A message over the size limit; the sender refused it and nothing was sent."""
+
+
+class PayloadError(AserpcError, TypeError):
+    """A value that the wire has no form for."""
+
+
+class ServiceError(AserpcError):
+    """The service could not answer; `RemoteCalculator(retries=...)` tries again."""
+
+
+class BrokerUnreachableError(ServiceError, ConnectionError):
+    """Nobody answers at the broker's address."""
+
+
+class BrokerSilentError(ServiceError, TimeoutError, ConnectionError):
+    """The broker stopped answering for longer than the client's timeout."""
+
+
+class BrokerStoppedError(ServiceError, ConnectionError):
+    """The broker stopped while the request waited."""
+
+
+class NoWorkersError(ServiceError):
+    """No worker serves the calculator and none is starting."""
+
+
+class QueueTimeoutError(ServiceError, TimeoutError):
+    """The request waited for a worker for longer than `request_queue_timeout`."""
+
+
+class WorkerLostError(ServiceError, ConnectionError):
+    """The workers that computed the request died."""
+
+
+class WorkerFailedError(ServiceError):
+    """A worker could not make its calculator."""
+
+
+class DeadlineError(AserpcError, TimeoutError):
+    """The deadline given with the call has passed."""
+
+
+class CancelledRequestError(AserpcError):
+    """The request was cancelled before its answer came."""
+
+
+class CalculationError(AserpcError):
+    """The calculator raised an exception.
+
+    What a client raises is also an instance of the calculator's own exception type where that
+    is ASE's or Python's (`SCFError`, `PropertyNotImplementedError`, `ValueError`, ...).
+
+    Attributes
+    ----------
+    remote_type : str
+        Qualified name of the exception's type in the worker.
+    remote_traceback : str
+        The traceback in the worker.
+    """
+
+    remote_type: str = ""
+    remote_traceback: str = ""
+
+    def __str__(self) -> str:
+        # KeyError, mixed into subclasses, would quote its message.
+        return str(self.args[0]) if self.args else ""
