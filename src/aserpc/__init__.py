@@ -1,1 +1,55 @@
-"""Serve ASE calculators."""
+"""Serve ASE calculators: a broker, workers in environments of their own, a remote calculator."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from aserpc import errors as _errors
+from aserpc.errors import *  # noqa: F403 -- every error, as errors.__all__ lists them
+
+if TYPE_CHECKING:
+    from aserpc.broker import Broker
+    from aserpc.client import (
+        Client,
+        RemoteCalculator,
+        broker_status,
+        list_calculators,
+        shutdown_workers,
+    )
+    from aserpc.worker import Worker
+
+_HOMES = {
+    "Broker": "aserpc.broker",
+    "Client": "aserpc.client",
+    "RemoteCalculator": "aserpc.client",
+    "Worker": "aserpc.worker",
+    "broker_status": "aserpc.client",
+    "list_calculators": "aserpc.client",
+    "shutdown_workers": "aserpc.client",
+}
+
+__all__ = [
+    "Broker",
+    "Client",
+    "RemoteCalculator",
+    "Worker",
+    "__version__",
+    "broker_status",
+    "list_calculators",
+    "shutdown_workers",
+]
+__all__ += _errors.__all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is used: ASE and ZeroMQ take their time."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("aserpc")
+    raise AttributeError(f"module 'aserpc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

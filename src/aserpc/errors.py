@@ -24,6 +24,27 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "AddressError",
+    "AserpcError",
+    "BrokerSilentError",
+    "BrokerStoppedError",
+    "BrokerUnreachableError",
+    "CalculationError",
+    "CancelledRequestError",
+    "DeadlineError",
+    "MessageTooLargeError",
+    "NoWorkersError",
+    "PayloadError",
+    "ProtocolError",
+    "QueueTimeoutError",
+    "RegistryError",
+    "ServiceError",
+    "SettingsError",
+    "WorkerFailedError",
+    "WorkerLostError",
+]
+
 
 class AserpcError(RuntimeError):
     """Base of every error of aserpc."""

@@ -1,0 +1,1 @@
+"""An example: a calculator that aserpc finds by itself."""

@@ -1,0 +1,316 @@
+"""The broker's sockets and clock around `BrokerState`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgpack
+import zmq
+
+from aserpc import transport
+from aserpc.broker.effects import Effect, ToClient, ToWorker
+from aserpc.broker.state import BrokerState
+from aserpc.errors import ProtocolError
+from aserpc.header import pack_header, unpack_header
+from aserpc.messages import FROM_CLIENT, FROM_WORKER, IDENTITY_SIZE, Buffer, Message
+from aserpc.serving import serve_in_thread
+from aserpc.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+#: Messages taken from one socket before the other gets its turn.
+DRAIN = 200
+
+#: What clients that read slowly may leave with the broker, in bytes together.
+OUTBOX_SIZE = 1 << 30
+
+#: Messages that libzmq keeps for one client before they go to the outbox.
+CLIENT_HIGH_WATER_MARK = 1000
+
+#: How often a full connection is tried again, s.
+RETRY_INTERVAL = 0.01
+
+#: How long the end waits for the last messages to leave, s.
+LINGER = 2.0
+
+#: The roster is saved this long after it changed, s.
+ROSTER_DELAY = 0.2
+
+#: Name of the file beside the backend's socket in which a broker leaves its workers to the next.
+ROSTER_FILE = "workers.msgpack"
+
+
+class Broker:
+    """Routes requests from clients to workers and answers back.
+
+    Parameters
+    ----------
+    frontend, backend : str, optional
+        Addresses for clients and for workers; from the settings by default.
+    worker_timeout : float, optional
+        Seconds after which a silent worker is lost.
+    request_queue_timeout : float, optional
+        Seconds that a request waits for a calculator with neither a worker nor one that starts.
+    allow_mixed : bool
+        Whether workers of one name may differ in factory, arguments or versions.
+
+    Raises
+    ------
+    AddressError
+        By `run` and `serve`, if an address can't be bound.
+    """
+
+    def __init__(
+        self,
+        frontend: str | None = None,
+        backend: str | None = None,
+        worker_timeout: float | None = None,
+        request_queue_timeout: float | None = None,
+        *,
+        allow_mixed: bool = False,
+    ) -> None:
+        settings = load_settings(
+            {
+                "ipc_frontend": frontend,
+                "ipc_backend": backend,
+                "worker_timeout": worker_timeout,
+                "request_queue_timeout": request_queue_timeout,
+            }
+        )
+        self.frontend = transport.check_address(settings.ipc_frontend)
+        self.backend = transport.check_address(settings.ipc_backend)
+        self.worker_timeout = settings.worker_timeout
+        self.request_queue_timeout = settings.request_queue_timeout
+        self.allow_mixed = allow_mixed
+        #: Set while the broker serves.
+        self.serving = threading.Event()
+        #: Wakes the loop; `signal.set_wakeup_fd` takes its descriptor.
+        self.waker = transport.Waker()
+        self._stop = False
+        self._complained: OrderedDict[bytes, None] = OrderedDict()
+
+    async def run(self) -> None:
+        """Serve until `stop`, in a thread of its own."""
+        await serve_in_thread(self.serve, self.stop, "aserpc broker")
+
+    def stop(self) -> None:
+        """End `run` or `serve`; from any thread."""
+        self._stop = True
+        self.waker.wake()
+
+    def serve(self) -> None:
+        """Serve until `stop`, in this thread."""
+        self._state = BrokerState(
+            secrets.token_bytes(IDENTITY_SIZE),
+            self.worker_timeout,
+            self.request_queue_timeout,
+            allow_mixed=self.allow_mixed,
+        )
+        context = transport.make_context()
+        try:
+            with contextlib.ExitStack() as stack:
+                self._front = stack.enter_context(
+                    transport.router(context, self.worker_timeout, CLIENT_HIGH_WATER_MARK)
+                )
+                self._back = stack.enter_context(transport.router(context, self.worker_timeout, 0))
+                # Tells of every connection that is closed, also that of a worker that computes.
+                monitor = self._back.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+                stack.callback(self._back.disable_monitor)
+                self._outbox = Outbox(self._front)
+                stack.enter_context(transport.bound(self._front, self.frontend))
+                stack.enter_context(transport.bound(self._back, self.backend))
+                stack.enter_context(self._owned())
+                self.serving.set()
+                logger.info("serving clients at %s, workers at %s", self.frontend, self.backend)
+                try:
+                    self._loop(monitor)
+                finally:
+                    self.serving.clear()
+                    self._finish()
+        finally:
+            context.destroy(linger=int(LINGER * 1000))
+
+    @contextlib.contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Leave beside the sockets who serves them, and find what the last broker left."""
+        folders = {
+            path.parent
+            for path in (transport.ipc_path(self.frontend), transport.ipc_path(self.backend))
+            if path is not None
+        }
+        backend = transport.ipc_path(self.backend)
+        self._roster_path = backend.with_name(ROSTER_FILE) if backend is not None else None
+        self._roster_due: float | None = None
+        for folder in folders:
+            transport.write_owner(folder)
+        if self._roster_path is not None:
+            self._state.expect(_read_roster(self._roster_path), time.monotonic())
+        try:
+            yield
+        finally:
+            for folder in folders:
+                (folder / transport.OWNER_FILE).unlink(missing_ok=True)
+
+    def _loop(self, monitor: transport.Socket) -> None:
+        state, clock = self._state, time.monotonic
+        poller = zmq.Poller()
+        for readable in (self._front, self._back, monitor, self.waker.fileno()):
+            poller.register(readable, zmq.POLLIN)
+        while not self._stop:
+            ready = dict(poller.poll(self._wait(clock())))
+            now = clock()
+            # Workers first: an answer frees the worker for the next request.
+            if self._back in ready:
+                self._drain(self._back, FROM_WORKER, state.from_worker, now)
+            if self._front in ready:
+                self._drain(self._front, FROM_CLIENT, state.from_client, now)
+            if monitor in ready:
+                with contextlib.suppress(zmq.Again):
+                    while True:
+                        monitor.recv_multipart(zmq.NOBLOCK)
+                state.connection_closed(now)
+            if self.waker.fileno() in ready:
+                self.waker.clear()
+            self._perform(state.tick(now), now)
+            self._outbox.flush()
+            self._save_roster(now)
+
+    def _wait(self, now: float) -> int | None:
+        """Return how long there is nothing to do, in ms."""
+        due = [when for when in (self._state.next_tick(), self._roster_due) if when is not None]
+        if self._outbox.waiting:
+            due.append(now + RETRY_INTERVAL)
+        return transport.milliseconds(min(due) - now) if due else None
+
+    def _drain(
+        self,
+        sock: transport.Socket,
+        expected: tuple[type[Message], ...],
+        take: Callable[[bytes, Message, list[Buffer], float], list[Effect]],
+        now: float,
+    ) -> None:
+        for _ in range(DRAIN):
+            try:
+                frames = transport.receive(sock)
+            except zmq.Again:
+                return
+            peer = bytes(frames[0])
+            try:
+                if len(frames) < 2:
+                    msg = "a message without a header"
+                    raise ProtocolError(msg)
+                message = unpack_header(frames[1], expected)
+            except ProtocolError as error:
+                self._complain(peer, str(error), is_worker=sock is self._back)
+                effects = self._state.rejected(peer, str(error), is_worker=sock is self._back)
+            else:
+                effects = take(peer, message, frames[2:], now)
+            self._perform(effects, now)
+
+    def _complain(self, peer: bytes, what: str, *, is_worker: bool) -> None:
+        """Log a peer's first unreadable message."""
+        if peer not in self._complained:
+            side = "worker" if is_worker else "client"
+            logger.warning("a %s sent what is no message: %s", side, what)
+            self._complained[peer] = None
+            if len(self._complained) > 1000:
+                self._complained.popitem(last=False)
+
+    def _perform(self, effects: list[Effect], now: float) -> None:
+        for effect in effects:
+            frames = [effect.peer, pack_header(effect.message), *effect.payload]
+            if isinstance(effect, ToClient):
+                self._outbox.send(frames)
+            else:
+                self._to_worker(effect, frames, now)
+
+    def _to_worker(self, effect: ToWorker, frames: list[Buffer], now: float) -> None:
+        try:
+            transport.send(self._back, frames)
+        except zmq.ZMQError as error:
+            logger.debug("a worker can't be reached: %s", error)
+            self._perform(self._state.unreachable(effect.peer, effect.message, now), now)
+
+    def _save_roster(self, now: float) -> None:
+        if self._roster_path is None:
+            return
+        if self._state.roster_changed and self._roster_due is None:
+            self._roster_due = now + ROSTER_DELAY
+        if self._roster_due is not None and now >= self._roster_due:
+            self._roster_due = None
+            self._state.roster_changed = False
+            try:
+                transport.write_private(self._roster_path, msgpack.packb(self._state.roster()))
+            except OSError as error:
+                logger.warning("cannot save the list of workers: %s", error)
+                self._roster_path = None
+
+    def _finish(self) -> None:
+        """Tell everyone, and wait a while until that has left."""
+        now = time.monotonic()
+        self._perform(self._state.stop(), now)
+        self._save_roster(float("inf"))
+        while self._outbox.waiting and time.monotonic() < now + LINGER:
+            self._outbox.flush()
+            self.waker.wait(RETRY_INTERVAL)
+        logger.info("stopped")
+
+
+class Outbox:
+    """What clients that read slowly have not taken yet, in order and bounded."""
+
+    def __init__(self, sock: transport.Socket) -> None:
+        self._sock = sock
+        #: Messages by client.
+        self.waiting: dict[bytes, deque[list[Buffer]]] = {}
+        self.size = 0
+
+    def send(self, frames: list[Buffer]) -> None:
+        """Send a client's message, now or when it has room."""
+        peer = bytes(frames[0])
+        if peer not in self.waiting and self._try(frames):
+            return
+        size = sum(map(len, frames))
+        if self.size + size > OUTBOX_SIZE:
+            # The client will ask for its request, hear that it is unknown, and send it again.
+            logger.warning("dropped an answer to a client that does not read its answers")
+            return
+        self.waiting.setdefault(peer, deque()).append(frames)
+        self.size += size
+
+    def flush(self) -> None:
+        """Send what there is room for."""
+        for peer in list(self.waiting):
+            queue = self.waiting[peer]
+            while queue and self._try(queue[0]):
+                self.size -= sum(map(len, queue.popleft()))
+            if not queue:
+                del self.waiting[peer]
+
+    def _try(self, frames: list[Buffer]) -> bool:
+        """Send; True if it is done with, also because the client is gone."""
+        try:
+            transport.send(self._sock, frames)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            logger.debug("a client can't be reached: %s", error)
+        return True
+
+
+def _read_roster(path: Path) -> list[tuple[bytes, str]]:
+    try:
+        roster = msgpack.unpackb(path.read_bytes())
+        return [(bytes(peer), str(name)) for peer, name in roster]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, msgpack.UnpackException):
+        logger.warning("the list of workers in %s can't be read; they will register again", path)
+        return []

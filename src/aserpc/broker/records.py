@@ -1,0 +1,176 @@
+"""What the broker keeps of each request, worker and calculator; the queues and their order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from aserpc.broker.tables import JobState, WorkerState
+from aserpc.messages import Buffer, Request, RequestKey
+
+#: States of a worker that has a calculator to come, and of one that takes requests, now or then.
+STARTING = frozenset({WorkerState.LOADING, WorkerState.RETURNING})
+TAKING = STARTING | {WorkerState.IDLE, WorkerState.BUSY}
+
+#: For how many sessions a calculator's last worker is remembered.
+AFFINITY_SIZE = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request with the broker's bookkeeping."""
+
+    request: Request
+    payload: list[Buffer]
+    calculator: Calculator
+    #: Routing id of the client's socket that sent the request last.
+    client: bytes
+    #: When the request came, or was sent back to the queue.
+    queued_at: float
+    state: JobState = JobState.QUEUED
+    worker: Worker | None = None
+    #: How many workers have died while they computed it.
+    attempts: int = 0
+    #: When the client stops waiting; None: it waits.
+    deadline: float | None = None
+
+    @property
+    def key(self) -> RequestKey:
+        """Identity of the request."""
+        return self.request.session, self.request.id
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker, seen by the broker."""
+
+    #: Routing id of its socket.
+    peer: bytes
+    calculator: Calculator
+    state: WorkerState
+    since: float
+    last_heard: float
+    identity: dict[str, Any] = field(default_factory=dict)
+    about: bytes = b""
+    capacity: int = 1
+    #: Its requests, in the order in which they were sent to it.
+    jobs: OrderedDict[RequestKey, Job] = field(default_factory=OrderedDict)
+    #: Requests that it answered.
+    answered: int = 0
+
+    @property
+    def label(self) -> str:
+        """What the log calls it."""
+        pid, host = self.identity.get("pid", "?"), self.identity.get("host", "?")
+        return f"worker of {self.calculator.name!r} (process {pid} on {host})"
+
+
+class Calculator:
+    """A calculator's name, with its workers and its queue.
+
+    Sessions take turns; within one, first come is first served. No operation's cost grows with the
+    length of the queue or the number of workers.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: Workers that take requests, now or when they are ready, by routing id.
+        self.workers: dict[bytes, Worker] = {}
+        #: Workers without a request, the most recently used last.
+        self.idle: OrderedDict[bytes, Worker] = OrderedDict()
+        #: Workers with a request and room for another.
+        self.partial: OrderedDict[bytes, Worker] = OrderedDict()
+        #: How many workers are registered under the name, those that leave included.
+        self.members = 0
+        #: Those of `workers` that are LOADING or RETURNING.
+        self.starting: dict[bytes, Worker] = {}
+        #: Requests to describe the calculator, which wait for its first worker.
+        self.descriptions: dict[RequestKey, Job] = {}
+        #: When it lost its last worker, and how; None while it has one.
+        self.deserted_at: float | None = None
+        self.deserted_by = ""
+        #: How many requests wait for a worker.
+        self.queued = 0
+        self._queues: OrderedDict[bytes, OrderedDict[RequestKey, Job]] = OrderedDict()
+        self._affinity: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def enqueue(self, job: Job, *, first: bool = False) -> None:
+        """Queue a job; `first`: before the others of its session, which takes the next turn."""
+        session, key = job.request.session, job.key
+        if job.request.op == "describe":
+            self.descriptions[key] = job
+            return
+        queue = self._queues.get(session)
+        if queue is None:
+            queue = self._queues[session] = OrderedDict()
+        queue[key] = job
+        if first:
+            queue.move_to_end(key, last=False)
+            self._queues.move_to_end(session, last=False)
+        self.queued += 1
+
+    def next_job(self) -> Job:
+        """Take the job whose turn it is; some job must wait."""
+        session, queue = self._queues.popitem(last=False)
+        _, job = queue.popitem(last=False)
+        if queue:
+            self._queues[session] = queue  # the others come first
+        self.queued -= 1
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Take a job out of the queue."""
+        if self.descriptions.pop(job.key, None) is not None:
+            return
+        queue = self._queues[job.request.session]
+        del queue[job.key]
+        if not queue:
+            del self._queues[job.request.session]
+        self.queued -= 1
+
+    def waiting(self) -> list[Job]:
+        """Return all jobs that wait, in order within their session."""
+        jobs = [job for queue in self._queues.values() for job in queue.values()]
+        return jobs + list(self.descriptions.values())
+
+    def free_worker(self, session: bytes) -> Worker:
+        """Return the worker that should take a session's request; some worker must have room.
+
+        Of the idle ones the one that served the session last, whose calculator may have its
+        structure still; else the most recently used, so that those which are too many fall idle
+        and leave. A busy one with room only when none is idle.
+        """
+        if self.idle:
+            worker = self.idle.get(self._affinity.get(session, b""))
+            return worker or self.idle[next(reversed(self.idle))]
+        return next(iter(self.partial.values()))
+
+    def served(self, session: bytes, worker: Worker) -> None:
+        """Remember which worker served a session last."""
+        self._affinity[session] = worker.peer
+        self._affinity.move_to_end(session)
+        if len(self._affinity) > AFFINITY_SIZE:
+            self._affinity.popitem(last=False)
+
+    def file(self, worker: Worker) -> None:
+        """Put a worker where its state and number of requests say."""
+        peer, state = worker.peer, worker.state
+        for group, belongs in (
+            (self.workers, state in TAKING),
+            (self.starting, state in STARTING),
+            (self.idle, state is WorkerState.IDLE),
+            (self.partial, state is WorkerState.BUSY and len(worker.jobs) < worker.capacity),
+        ):
+            if belongs:
+                group[peer] = worker
+            else:
+                group.pop(peer, None)
+
+    def is_waited_for(self) -> bool:
+        """Whether a request waits for a worker."""
+        return bool(self.queued or self.descriptions)
+
+    def is_unused(self) -> bool:
+        """Whether nothing of it needs to be kept."""
+        return not self.members and not self.is_waited_for()

@@ -1,0 +1,223 @@
+"""The broker's rules for requests: who gets which, and what becomes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from aserpc.broker.effects import Effect, ToClient, ToWorker
+from aserpc.broker.records import Calculator, Job, Worker
+from aserpc.broker.snapshot import progress
+from aserpc.broker.tables import JobState, WorkerState, is_allowed
+from aserpc.messages import (
+    Answer,
+    Buffer,
+    Cancel,
+    Message,
+    Ping,
+    Pong,
+    Request,
+    RequestKey,
+    failure,
+)
+from aserpc.timers import Timers
+
+logger = logging.getLogger(__name__)
+
+
+class Requests:
+    """The broker's requests and their queues.
+
+    Parameters
+    ----------
+    incarnation
+        Random identity of this start of the broker.
+    worker_timeout
+        Seconds after which a silent idle worker is lost.
+    request_queue_timeout
+        Seconds that a request waits for a calculator with neither a worker nor one that starts.
+    allow_mixed
+        Whether workers of one name may have different factories, arguments or versions.
+    """
+
+    def __init__(
+        self,
+        incarnation: bytes,
+        worker_timeout: float = 30.0,
+        request_queue_timeout: float = 60.0,
+        *,
+        allow_mixed: bool = False,
+    ) -> None:
+        self.incarnation = incarnation
+        self.worker_timeout = worker_timeout
+        self.request_queue_timeout = request_queue_timeout
+        self.allow_mixed = allow_mixed
+        self.calculators: dict[str, Calculator] = {}
+        self.workers: dict[bytes, Worker] = {}
+        self.jobs: dict[RequestKey, Job] = {}
+        #: Whether the set of workers has changed; whoever saves the roster clears it.
+        self.roster_changed = False
+        self.stopping = False
+        self._effects: list[Effect] = []
+        self._timers = Timers()
+        self._sweep_until = -1.0
+
+    def _request(self, peer: bytes, request: Request, payload: list[Buffer], now: float) -> None:
+        job = self.jobs.get(request.key)
+        if job is not None:  # sent again: the answer goes to where it was asked last
+            job.client = peer
+            return
+        calculator = self.calculators.get(request.calculator)
+        if self.stopping:
+            self._answer_failure(peer, request.key, "broker_stopped", "the broker is stopping")
+            return
+        if calculator is None or (not calculator.workers and calculator.deserted_at is None):
+            self._no_workers(peer, request)
+            return
+        job = Job(request, payload, calculator, peer, now)
+        self.jobs[job.key] = job
+        if request.deadline is not None:
+            job.deadline = now + max(0.0, request.deadline)
+            self._timers.at(job.deadline, self._deadline_passed, job)
+        calculator.enqueue(job)
+        if job.key in calculator.descriptions:
+            self._describe(calculator)
+        else:
+            self._dispatch(calculator, now)
+
+    def _no_workers(self, peer: bytes, request: Request) -> None:
+        name = request.calculator
+        served = ", ".join(repr(n) for n, c in sorted(self.calculators.items()) if c.workers)
+        reason = (
+            f"No workers available for {name!r}: none serves it and none is starting. "
+            f"Served now: {served or 'nothing'}. Start a worker with: aserpc worker {name}"
+        )
+        self._answer_failure(peer, request.key, "no_workers", reason)
+
+    def _dispatch(self, calculator: Calculator, now: float) -> None:
+        """Give waiting requests to workers with room."""
+        while calculator.queued and (calculator.idle or calculator.partial):
+            job = calculator.next_job()
+            request = job.request
+            worker = calculator.free_worker(request.session)
+            if job.deadline is not None:
+                request = dataclasses.replace(request, deadline=max(0.0, job.deadline - now))
+            self._move_job(job, JobState.ASSIGNED if worker.jobs else JobState.RUNNING)
+            job.worker = worker
+            worker.jobs[job.key] = job
+            calculator.served(request.session, worker)
+            self._move_worker(worker, WorkerState.BUSY)
+            self._effects.append(ToWorker(worker.peer, request, job.payload))
+
+    def _answer(self, worker: Worker, answer: Answer, payload: list[Buffer], now: float) -> None:
+        job = worker.jobs.get(answer.key)
+        if job is None:
+            logger.debug("%s answered a request that it does not have", worker.label)
+            return
+        wanted = job.state is not JobState.CANCELLED
+        if answer.part is None:
+            worker.answered += 1
+            self._release(job)
+            if wanted:
+                self._move_job(job, JobState.DONE)
+                del self.jobs[job.key]
+        if wanted:
+            self._effects.append(ToClient(job.client, answer, payload))
+        self._dispatch(worker.calculator, now)
+
+    def _describe(self, calculator: Calculator) -> None:
+        """Answer those who ask what a calculator is, once a worker has said it."""
+        worker = next((w for w in calculator.workers.values() if w.about), None)
+        if worker is not None:
+            for job in list(calculator.descriptions.values()):
+                self._forget(job, JobState.DONE)
+                self._to_client(job.client, Answer(*job.key, about=worker.about))
+
+    def _ping(self, peer: bytes, ping: Ping, now: float) -> None:
+        pong = Pong(self.incarnation)
+        for session, number in ping.keys:
+            job = self.jobs.get((session, number))
+            if job is None:
+                pong.unknown.append([session, number])
+            else:
+                job.client = peer
+                pong.known.append([session, number, job.state.value, progress(job, now)])
+        self._to_client(peer, pong)
+
+    def _release(self, job: Job) -> None:
+        """Take a job from its worker."""
+        worker = job.worker
+        assert worker is not None
+        del worker.jobs[job.key]
+        job.worker = None
+        following = next(iter(worker.jobs.values()), None)
+        if following is not None and following.state is JobState.ASSIGNED:
+            self._move_job(following, JobState.RUNNING)
+        if not worker.jobs and worker.state is WorkerState.BUSY:
+            self._move_worker(worker, WorkerState.IDLE)
+        else:
+            worker.calculator.file(worker)
+
+    def _requeue(self, job: Job, now: float) -> None:
+        """Send a job from its worker back to the head of its queue."""
+        self._release(job)
+        if job.state is not JobState.CANCELLED:
+            self._move_job(job, JobState.QUEUED)
+            job.queued_at = now
+            job.calculator.enqueue(job, first=True)
+
+    def _cancel(self, job: Job) -> None:
+        """Drop what is queued; what a worker has keeps its slot, and its answer is dropped."""
+        if job.worker is None:
+            self._forget(job, JobState.CANCELLED)
+        else:
+            self._move_job(job, JobState.CANCELLED)
+            del self.jobs[job.key]
+            self._to_worker(job.worker.peer, Cancel([list(job.key)]))
+
+    def _fail(self, job: Job, state: JobState, kind: str, reason: str) -> None:
+        """Answer a job with an error of the service."""
+        self._forget(job, state)
+        self._answer_failure(job.client, job.key, kind, reason)
+
+    def _forget(self, job: Job, state: JobState) -> None:
+        """Take a job out of wherever it is."""
+        if job.worker is not None:
+            self._release(job)
+        else:
+            job.calculator.remove(job)
+        self._move_job(job, state)
+        del self.jobs[job.key]
+        self._tidy(job.calculator)
+
+    def _deadline_passed(self, job: Job, now: float) -> None:
+        # What runs is left alone: its client has stopped waiting by itself.
+        if job.state is JobState.QUEUED:
+            reason = f"the deadline passed after {now - job.queued_at:.3g} s in the queue"
+            self._fail(job, JobState.EXPIRED, "deadline", reason)
+
+    def _tidy(self, calculator: Calculator) -> None:
+        if calculator.is_unused():
+            self.calculators.pop(calculator.name, None)
+
+    def _move_job(self, job: Job, state: JobState) -> None:
+        assert is_allowed(job.state, state), (job.state, state)
+        job.state = state
+
+    def _move_worker(self, worker: Worker, state: WorkerState) -> None:
+        assert worker.state is state or is_allowed(worker.state, state), (worker.state, state)
+        worker.state = state
+        worker.calculator.file(worker)
+
+    def _to_client(self, peer: bytes, message: Message) -> None:
+        self._effects.append(ToClient(peer, message, []))
+
+    def _to_worker(self, peer: bytes, message: Message) -> None:
+        self._effects.append(ToWorker(peer, message, []))
+
+    def _answer_failure(self, peer: bytes, key: RequestKey, kind: str, reason: str) -> None:
+        self._to_client(peer, Answer(*key, error=failure(kind, reason)))
+
+    def _take(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects

@@ -1,0 +1,156 @@
+"""The broker's rules: who gets which request, who is lost, what expires.
+
+`BrokerState` takes messages and the time, and returns what is to be sent. It opens no socket and
+reads no clock. Its rules for requests and for workers stand in `requests` and `workers`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from aserpc.broker.effects import Effect
+from aserpc.broker.snapshot import snapshot
+from aserpc.broker.tables import JobState, WorkerState
+from aserpc.broker.workers import SWEEP_TIME, Workers
+from aserpc.messages import (
+    Answer,
+    Buffer,
+    Cancel,
+    Dismiss,
+    Failed,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Message,
+    Ping,
+    Ready,
+    Reject,
+    Request,
+    ShutdownRequest,
+    Status,
+    StatusRequest,
+    Stopping,
+    Unknown,
+    Welcome,
+)
+
+logger = logging.getLogger(__name__)
+
+#: How long the connection of a worker of the previous broker may take to come back, s.
+RETURN_GRACE = 5.0
+
+
+class BrokerState(Workers):
+    """The broker, without its sockets and its clock.
+
+    Each event returns what is to be sent. The parameters are those of `Requests`.
+    """
+
+    def from_client(
+        self, peer: bytes, message: Message, payload: list[Buffer], now: float
+    ) -> list[Effect]:
+        """Take a client's message."""
+        if isinstance(message, Request):
+            self._request(peer, message, payload, now)
+        elif isinstance(message, Ping):
+            self._ping(peer, message, now)
+        elif isinstance(message, Cancel):
+            for session, number in message.keys:
+                job = self.jobs.get((session, number))
+                if job is not None:
+                    self._cancel(job)
+        elif isinstance(message, StatusRequest):
+            self._to_client(peer, Status(message.id, snapshot(self, now)))
+        elif isinstance(message, ShutdownRequest):
+            told = self._shut_down(message.calculator, now)
+            self._to_client(peer, Status(message.id, {"workers": told}))
+        return self._take()
+
+    def from_worker(
+        self, peer: bytes, message: Message, payload: list[Buffer], now: float
+    ) -> list[Effect]:
+        """Take a worker's message."""
+        worker = self.workers.get(peer)
+        if worker is not None:
+            worker.last_heard = now
+        if isinstance(message, Hello):
+            self._hello(peer, message, now)
+        elif isinstance(message, Ready):
+            self._ready(peer, message, now)
+        elif worker is None:
+            # The answer of a worker that was given up is dropped: its request runs elsewhere.
+            leaves = isinstance(message, Leave | Goodbye | Failed)
+            self._to_worker(peer, Dismiss() if leaves else Unknown())
+        elif isinstance(message, Answer):
+            self._answer(worker, message, payload, now)
+        elif isinstance(message, Heartbeat):
+            returning = worker.state is WorkerState.RETURNING
+            self._to_worker(peer, Unknown() if returning else Welcome())
+        elif isinstance(message, Leave):
+            # With a request on its way to it, it stays: the request is the answer.
+            if not worker.jobs:
+                self._end(worker, WorkerState.GONE, now, "it was idle")
+                self._to_worker(peer, Dismiss())
+        elif isinstance(message, Goodbye):
+            self._goodbye(worker, message, now)
+        elif isinstance(message, Failed):
+            self._failed(worker, message, now)
+        return self._take()
+
+    def rejected(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
+        """Answer a peer that sent what could not be read."""
+        send = self._to_worker if is_worker else self._to_client
+        send(peer, Reject(reason))
+        return self._take()
+
+    def unreachable(self, peer: bytes, undelivered: Message, now: float) -> list[Effect]:
+        """Take it that a worker has no connection: it is lost."""
+        worker = self.workers.get(peer)
+        if worker is not None:
+            if isinstance(undelivered, Request) and undelivered.key in worker.jobs:
+                self._requeue(worker.jobs[undelivered.key], now)  # it was no attempt
+            if worker.state is WorkerState.RETURNING and now < worker.since + RETURN_GRACE:
+                self._timers.at(now + 0.2, self._check_worker, peer)
+            else:
+                self._end(worker, WorkerState.LOST, now, "its connection broke")
+        return self._take()
+
+    def connection_closed(self, now: float) -> None:
+        """Take it that some worker's connection was closed: try them all, soon."""
+        if self._sweep_until < now:
+            self._timers.at(now + 0.01, self._sweep)
+        self._sweep_until = now + SWEEP_TIME
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        self._timers.run(now)
+        return self._take()
+
+    def next_tick(self) -> float | None:
+        """When `tick` has something to do."""
+        return self._timers.next()
+
+    def stop(self) -> list[Effect]:
+        """Tell those who wait, and the workers, that the broker stops."""
+        self.stopping = True
+        for job in list(self.jobs.values()):
+            self._fail(job, JobState.FAILED, "broker_stopped", "the broker was stopped")
+        for peer in self.workers:
+            self._to_worker(peer, Stopping())
+        return self._take()
+
+    def roster(self) -> list[tuple[bytes, str]]:
+        """Return routing ids and calculators of the workers, for the next broker here."""
+        return [(worker.peer, worker.calculator.name) for worker in self.workers.values()]
+
+    def expect(self, roster: Iterable[tuple[bytes, str]], now: float) -> None:
+        """Take over the workers of the broker that served here before.
+
+        One that computes cannot speak, but its connection comes back by itself; requests for its
+        calculator wait for it.
+        """
+        for peer, name in roster:
+            self._register(peer, name, WorkerState.RETURNING, now)
+            self._timers.at(now + 0.05, self._check_worker, peer)

@@ -1,0 +1,92 @@
+"""The states of requests and workers at the broker, and every transition between them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class JobState(Enum):
+    """A request, seen by the broker."""
+
+    #: Waits for a worker.
+    QUEUED = "queued"
+    #: With a worker, behind another request there.
+    ASSIGNED = "assigned"
+    #: Being computed; this is what counts as an attempt.
+    RUNNING = "running"
+    #: Answered by a worker.
+    DONE = "done"
+    #: Answered with an error of the service.
+    FAILED = "failed"
+    #: Its deadline, or the queue timeout, has passed.
+    EXPIRED = "expired"
+    #: Its client no longer wants it.
+    CANCELLED = "cancelled"
+
+
+class WorkerState(Enum):
+    """A worker, seen by the broker."""
+
+    #: Was known to the broker that served here before; not heard of yet.
+    RETURNING = "returning"
+    #: Makes its calculator.
+    LOADING = "loading"
+    #: Has no request.
+    IDLE = "idle"
+    #: Has at least one request.
+    BUSY = "busy"
+    #: Gets no more requests, and goes when it has finished what it has.
+    LEAVING = "leaving"
+    #: Has said goodbye.
+    GONE = "gone"
+    #: Its connection broke, or it did not answer.
+    LOST = "lost"
+
+
+J, W = JobState, WorkerState
+
+#: (from, to): when.
+JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
+    (J.QUEUED, J.ASSIGNED): "a worker has a free slot behind another request",
+    (J.QUEUED, J.RUNNING): "a worker is free",
+    (J.ASSIGNED, J.RUNNING): "the request before it is answered",
+    (J.ASSIGNED, J.QUEUED): "its worker is lost, or hands it back",
+    (J.RUNNING, J.QUEUED): "its worker is lost for the first time, or hands it back",
+    (J.RUNNING, J.DONE): "its worker answers",
+    (J.ASSIGNED, J.DONE): "its worker answers out of order",
+    (J.RUNNING, J.FAILED): "too many workers died of it, or the broker stops",
+    (J.ASSIGNED, J.FAILED): "the broker stops",
+    (J.QUEUED, J.FAILED): "no worker can come, or the broker stops",
+    (J.QUEUED, J.EXPIRED): "its deadline or the queue timeout passes",
+    (J.QUEUED, J.DONE): "a description, which the broker answers itself",
+    (J.QUEUED, J.CANCELLED): "its client cancels",
+    (J.ASSIGNED, J.CANCELLED): "its client cancels",
+    (J.RUNNING, J.CANCELLED): "its client cancels; the calculation goes on, its answer is dropped",
+}
+
+#: (from, to): when.
+WORKER_TRANSITIONS: dict[tuple[WorkerState, WorkerState], str] = {
+    (W.RETURNING, W.LOADING): "HELLO or READY",
+    (W.RETURNING, W.LEAVING): "a shutdown is asked for",
+    (W.RETURNING, W.GONE): "GOODBYE",
+    (W.RETURNING, W.LOST): "its connection does not come back",
+    (W.LOADING, W.IDLE): "READY",
+    (W.LOADING, W.GONE): "FAILED, GOODBYE or refused",
+    (W.LOADING, W.LOST): "its connection breaks",
+    (W.IDLE, W.BUSY): "a request is sent to it",
+    (W.IDLE, W.LEAVING): "a shutdown is asked for",
+    (W.IDLE, W.GONE): "GOODBYE, or LEAVE with no request on its way to it",
+    (W.IDLE, W.LOST): "its connection breaks, or it is silent for `worker_timeout`",
+    (W.BUSY, W.IDLE): "its last request is answered",
+    (W.BUSY, W.LEAVING): "a shutdown is asked for",
+    (W.BUSY, W.GONE): "GOODBYE",
+    (W.BUSY, W.LOST): "its connection breaks",
+    (W.LOADING, W.LEAVING): "a shutdown is asked for",
+    (W.LEAVING, W.GONE): "GOODBYE",
+    (W.LEAVING, W.LOST): "its connection breaks, or it is silent for `worker_timeout`",
+}
+
+
+def is_allowed(before: JobState | WorkerState, after: JobState | WorkerState) -> bool:
+    """Whether the tables have this transition."""
+    return (before, after) in JOB_TRANSITIONS or (before, after) in WORKER_TRANSITIONS

@@ -1,0 +1,209 @@
+"""The broker's rules for workers: who is there, who is lost, and who may join."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aserpc.broker.records import STARTING, Calculator, Worker
+from aserpc.broker.requests import Requests
+from aserpc.broker.tables import JobState, WorkerState
+from aserpc.messages import (
+    Dismiss,
+    Failed,
+    Goodbye,
+    Hello,
+    Probe,
+    Ready,
+    Refuse,
+    Shutdown,
+    Unknown,
+    Welcome,
+    unpack_about,
+)
+
+logger = logging.getLogger(__name__)
+
+#: A request whose worker died this many times is answered with an error.
+MAX_ATTEMPTS = 2
+
+#: For how long connections are tried, and how often, after one was closed, s: libzmq tells of the
+#: closing a little before sends fail.
+SWEEP_TIME, SWEEP_INTERVAL = 0.6, 0.2
+
+
+class Workers(Requests):
+    """The broker's workers, with their requests."""
+
+    def _register(self, peer: bytes, name: str, state: WorkerState, now: float) -> Worker:
+        calculator = self.calculators.get(name)
+        if calculator is None:
+            calculator = self.calculators[name] = Calculator(name)
+        worker = self.workers[peer] = Worker(peer, calculator, state, now, now)
+        calculator.members += 1
+        calculator.deserted_at = None
+        calculator.file(worker)
+        self.roster_changed = True
+        self._timers.at(now + self.worker_timeout / 2, self._check_worker, peer)
+        return worker
+
+    def _hello(self, peer: bytes, hello: Hello, now: float) -> None:
+        worker = self.workers.get(peer)
+        if worker is not None and worker.calculator.name != hello.calculator:
+            self._end(worker, WorkerState.LOST, now, "it changed its name")
+            worker = None
+        if worker is None:
+            worker = self._register(peer, hello.calculator, WorkerState.LOADING, now)
+            worker.identity = hello.identity
+            logger.info("%s loads", worker.label)
+        elif worker.state is WorkerState.RETURNING:
+            self._move_worker(worker, WorkerState.LOADING)
+            worker.identity = hello.identity
+        self._to_worker(peer, Welcome())
+
+    def _ready(self, peer: bytes, ready: Ready, now: float) -> None:
+        self._hello(peer, Hello(ready.calculator, ready.identity), now)
+        worker = self.workers[peer]
+        calculator = worker.calculator
+        difference = None if self.allow_mixed else _difference(calculator, worker, ready.about)
+        if difference:
+            self._end(worker, WorkerState.GONE, now, "it was refused")
+            self._to_worker(peer, Refuse(difference))
+            return
+        worker.about, worker.capacity = ready.about, ready.capacity
+        # A worker that registers again tells what it has; the rest was lost on the way to it.
+        has = {tuple(key) for key in ready.running}
+        for key in [key for key in worker.jobs if key not in has]:
+            self._requeue(worker.jobs[key], now)
+        if worker.state in STARTING:
+            self._move_worker(worker, WorkerState.IDLE)
+            logger.info("%s is ready", worker.label)
+        self._describe(calculator)
+        self._dispatch(calculator, now)
+
+    def _goodbye(self, worker: Worker, goodbye: Goodbye, now: float) -> None:
+        for session, number in reversed(goodbye.returned):
+            if (session, number) in worker.jobs:
+                self._requeue(worker.jobs[session, number], now)
+        self._end(worker, WorkerState.GONE, now, "it said goodbye")
+        self._to_worker(worker.peer, Dismiss())
+
+    def _failed(self, worker: Worker, failed: Failed, now: float) -> None:
+        calculator = worker.calculator
+        what = str(failed.error.get("message", ""))
+        logger.error("%s could not make its calculator: %s", worker.label, what)
+        self._end(worker, WorkerState.GONE, now, f"it could not make its calculator: {what}")
+        self._to_worker(worker.peer, Dismiss())
+        if not calculator.workers:
+            reason = f"The worker of {calculator.name!r} could not make its calculator: {what}"
+            for job in calculator.waiting():
+                self._fail(job, JobState.FAILED, "worker_failed", reason)
+
+    def _end(self, worker: Worker, state: WorkerState, now: float, why: str) -> None:
+        """Forget a worker; what it had goes back to the queue, or is given up."""
+        calculator = worker.calculator
+        lost = state is WorkerState.LOST
+        log = logger.warning if lost else logger.info
+        log("%s is %s: %s", worker.label, state.value, why)
+        self._move_worker(worker, state)
+        del self.workers[worker.peer]
+        self.roster_changed = True
+        for job in reversed(list(worker.jobs.values())):
+            if lost and job.state is JobState.RUNNING:
+                job.attempts += 1
+            if job.attempts < MAX_ATTEMPTS or job.state is JobState.CANCELLED:
+                self._requeue(job, now)
+            else:
+                reason = f"{job.attempts} workers died while they computed it; the last: {why}"
+                self._fail(job, JobState.FAILED, "worker_lost", reason)
+        calculator.members -= 1
+        self._after_departure(worker, why, now)
+
+    def _after_departure(self, worker: Worker, why: str, now: float) -> None:
+        """See what becomes of those who wait, after a worker takes no more requests."""
+        calculator = worker.calculator
+        if calculator.workers:
+            self._dispatch(calculator, now)
+        elif calculator.is_waited_for():
+            if calculator.deserted_at is None:
+                calculator.deserted_at = now
+                self._timers.at(now + self.request_queue_timeout, self._expire, calculator)
+            calculator.deserted_by = f"the last, {worker.label}, is {worker.state.value}: {why}"
+        else:
+            self._tidy(calculator)
+
+    def _expire(self, calculator: Calculator, now: float) -> None:
+        """Give up the requests of a calculator that no worker has come back to."""
+        since = calculator.deserted_at
+        if since is None or now < since + self.request_queue_timeout:
+            return
+        reason = (
+            f"No worker of {calculator.name!r} came within {self.request_queue_timeout:g} s "
+            f"(request_queue_timeout); {calculator.deserted_by}"
+        )
+        for job in calculator.waiting():
+            self._fail(job, JobState.EXPIRED, "queue_timeout", reason)
+
+    def _shut_down(self, name: str | None, now: float) -> int:
+        """Ask the workers of a name, or all, to finish and go; return how many."""
+        chosen = [w for w in self.workers.values() if name is None or w.calculator.name == name]
+        for worker in chosen:
+            self._to_worker(worker.peer, Shutdown())
+            if worker.state is not WorkerState.LEAVING:
+                self._move_worker(worker, WorkerState.LEAVING)
+                self._after_departure(worker, "it was asked to shut down", now)
+        return len(chosen)
+
+    def _check_worker(self, peer: bytes, now: float) -> None:
+        """Ask a silent worker for a sign of life; give up an idle one that gives none.
+
+        One that computes or loads needs only its connection, which the probe tries: Python may be
+        held up for long in there.
+        """
+        worker = self.workers.get(peer)
+        if worker is None:
+            return
+        silent = now - worker.last_heard
+        free = worker.state in (WorkerState.IDLE, WorkerState.LEAVING) and not worker.jobs
+        if free and silent >= self.worker_timeout:
+            self._end(worker, WorkerState.LOST, now, f"it was silent for {silent:.3g} s")
+            return
+        if silent >= self.worker_timeout / 2 or worker.state is WorkerState.RETURNING:
+            self._probe(worker)
+            self._timers.at(now + self.worker_timeout / 2, self._check_worker, peer)
+        else:
+            self._timers.at(worker.last_heard + self.worker_timeout / 2, self._check_worker, peer)
+
+    def _sweep(self, _: None, now: float) -> None:
+        """Try every worker's connection."""
+        for worker in self.workers.values():
+            self._probe(worker)
+        if now < self._sweep_until:
+            self._timers.at(now + SWEEP_INTERVAL, self._sweep)
+        else:
+            self._sweep_until = -1.0
+
+    def _probe(self, worker: Worker) -> None:
+        returning = worker.state is WorkerState.RETURNING
+        self._to_worker(worker.peer, Unknown() if returning else Probe())
+
+
+def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | None:
+    """Say how a worker differs from those that serve its calculator already."""
+    other = next((w for w in calculator.workers.values() if w.about and w is not worker), None)
+    if other is None or other.about == about:
+        return None
+    theirs, mine = unpack_about(other.about), unpack_about(about)
+    for what in ("factory", "args", "kwargs", "versions"):
+        if theirs.get(what) != mine.get(what):
+            return (
+                f"{calculator.name!r} is served already with {what} {_show(theirs.get(what))}; "
+                f"this worker has {_show(mine.get(what))}. Give it another name (--name), or start the "
+                "broker with --allow-mixed"
+            )
+    return None
+
+
+def _show(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else text[:300] + "..."

@@ -1,0 +1,237 @@
+"""Calls that wait in the calling thread, on sockets of one pool a process."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import zmq
+
+from aserpc import transport
+from aserpc.client.state import ClientState, Effect, News, Resolve, Send
+from aserpc.errors import BrokerUnreachableError, ProtocolError
+from aserpc.header import pack_header, unpack_header
+from aserpc.messages import TO_CLIENT, Buffer, Message, Ping, Pong, Reject, Request
+
+logger = logging.getLogger(__name__)
+
+#: How long a new calculator or client looks for its broker, s.
+CHECK_TIMEOUT = 2.0
+
+#: Sockets to one broker that are kept for the next call.
+MAX_IDLE = 16
+
+M = TypeVar("M", bound=Message)
+
+
+class Channel:
+    """A socket to a broker with the requests that wait on it; one thread's at a time."""
+
+    def __init__(self, context: transport.Context, address: str) -> None:
+        self.address = address
+        self.state = ClientState(address)
+        self.socket = transport.dealer(context, address, immediate=True)
+        self._poller = zmq.Poller()
+        self._poller.register(self.socket, zmq.POLLIN)
+        self._unsent: deque[list[Buffer]] = deque()
+        #: True from the first to the last frame of a message, also if it was interrupted there.
+        self._sending = False
+        self._news: dict[Any, str] = {}
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close(linger=0)
+
+    def call(
+        self, request: Request, payload: list[Buffer], timeout: float, deadline: float | None
+    ) -> Resolve:
+        """Send a request and wait for its end; an exception in between cancels it."""
+        state, clock = self.state, time.monotonic
+        try:
+            resolved = self.perform(state.submit(request, payload, clock(), timeout, deadline))
+            while not resolved:
+                due = state.next_tick()
+                self.wait(None if due is None else due - clock())
+                resolved = self.receive()
+                resolved += self.perform(state.tick(clock()))
+        except BaseException:
+            if not self._sending:
+                self.perform(state.cancel(request.key))
+            raise
+        finally:
+            self._news.clear()
+        (end,) = resolved
+        return end
+
+    def exchange(self, message: Message, expected: type[M], timeout: float) -> M:
+        """Send a question and wait for the broker's own answer.
+
+        Raises
+        ------
+        BrokerUnreachableError
+            If none comes in `timeout` seconds.
+        """
+        ends_at = time.monotonic() + timeout
+        number = getattr(message, "id", None)
+        self._push([pack_header(message)])
+        while (left := ends_at - time.monotonic()) > 0:
+            self.wait(left)
+            for reply, _ in self._messages():
+                if isinstance(reply, Reject):
+                    msg = f"the broker at {self.address} answered: {reply.reason}"
+                    raise ProtocolError(msg)
+                if isinstance(reply, expected) and number == getattr(reply, "id", None):
+                    return reply
+        self._unsent.clear()
+        msg = (
+            f"Broker not reachable at {transport.where(self.address)}: no answer within "
+            f"{timeout:g} s. Start one with: aserpc broker"
+        )
+        raise BrokerUnreachableError(msg)
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait until there is something to receive, or room for what is unsent."""
+        self._poller.modify(self.socket, self.events())
+        self._poller.poll(None if seconds is None else transport.milliseconds(seconds))
+        self.flush()
+
+    def events(self) -> int:
+        """Return the events to poll the socket for."""
+        return zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN
+
+    def receive(self) -> list[Resolve]:
+        """Take what has come."""
+        resolved: list[Resolve] = []
+        for message, payload in self._messages():
+            resolved += self.perform(self.state.receive(message, payload, time.monotonic()))
+        return resolved
+
+    def perform(self, effects: list[Effect]) -> list[Resolve]:
+        """Do what the state decided, and return which requests have come to their end."""
+        resolved = []
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._push([pack_header(effect.message), *effect.payload])
+            elif isinstance(effect, News):
+                self._tell(effect)
+            else:
+                resolved.append(effect)
+        return resolved
+
+    def _tell(self, news: News) -> None:
+        if self._news.get(news.key) != news.state:
+            self._news[news.key] = news.state
+            logger.info("%s: %s, %s", news.calculator, news.state, news.text)
+
+    def _messages(self) -> Iterator[tuple[Message, list[Buffer]]]:
+        while True:
+            try:
+                frames = transport.receive(self.socket)
+            except zmq.Again:
+                return
+            try:
+                yield unpack_header(frames[0], TO_CLIENT), frames[1:]
+            except ProtocolError as error:
+                logger.warning("the broker at %s sent what is no message: %s", self.address, error)
+
+    def _push(self, frames: list[Buffer]) -> None:
+        self._unsent.append(frames)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is unsent, as far as there is room."""
+        with contextlib.suppress(zmq.Again):
+            while self._unsent:
+                self._sending = True
+                try:
+                    transport.send(self.socket, self._unsent[0])
+                except zmq.Again:
+                    self._sending = False
+                    raise
+                self._sending = False
+                self._unsent.popleft()
+
+    def is_clean(self) -> bool:
+        """Whether nothing of the last call is left that the next one would send."""
+        return not self._unsent and not self._sending
+
+
+class Pool:
+    """The process's ZeroMQ context and its idle sockets, by address."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._context: transport.Context | None = None
+        self._idle: dict[str, list[Channel]] = {}
+
+    def channel(self, address: str) -> Channel:
+        """Take an idle socket, or make one."""
+        with self._lock:
+            idle = self._idle.get(address)
+            if idle:
+                return idle.pop()
+            if self._context is None:
+                self._context = transport.make_context()
+            return Channel(self._context, address)
+
+    def put_back(self, channel: Channel) -> None:
+        """Keep a socket for the next call, or close it if there are enough."""
+        with self._lock:
+            idle = self._idle.setdefault(channel.address, [])
+            if len(idle) < MAX_IDLE and channel.is_clean():
+                idle.append(channel)
+                return
+        channel.close()
+
+    def close(self) -> None:
+        """Close the idle sockets and end the context."""
+        with self._lock:
+            context, self._context = self._context, None
+            self._idle.clear()
+        if context is not None:
+            context.destroy(linger=0)
+
+
+_pool = Pool()
+#: Pools of parent processes: libzmq's sockets don't survive a fork, and must not be closed there.
+_inherited: list[Pool] = []
+
+
+def pool() -> Pool:
+    """Return this process's pool."""
+    global _pool
+    if _pool.pid != os.getpid():
+        _inherited.append(_pool)
+        _pool = Pool()
+    return _pool
+
+
+@contextlib.contextmanager
+def borrowed(address: str) -> Iterator[Channel]:
+    """Borrow a socket to a broker for the time of the block."""
+    owner = pool()
+    channel = owner.channel(address)
+    try:
+        yield channel
+    finally:
+        owner.put_back(channel)
+
+
+def check_broker(address: str, timeout: float) -> None:
+    """Raise `BrokerUnreachableError` if no broker answers within `timeout` seconds."""
+    with borrowed(address) as channel:
+        channel.exchange(Ping(), Pong, timeout)
+
+
+@atexit.register
+def _close() -> None:
+    if _pool.pid == os.getpid():
+        _pool.close()

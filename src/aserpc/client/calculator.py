@@ -1,0 +1,296 @@
+"""`RemoteCalculator`: an ASE calculator whose calculations run in a worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+    all_properties,
+    compare_atoms,
+)
+from ase.outputs import Properties, all_outputs
+
+from aserpc import transport
+from aserpc.client import blocking
+from aserpc.client.failures import to_exception
+from aserpc.client.needs import PropertyNeeds
+from aserpc.client.session import Session
+from aserpc.errors import CalculationError, DeadlineError, ServiceError
+from aserpc.messages import Answer, Buffer, Request, unpack_about
+from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
+from aserpc.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Calculated:
+    """A system and what is known of it; replaced as a whole, as other threads may look at it."""
+
+    packed: PackedAtoms
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+class RemoteCalculator(Calculator):
+    """A drop-in ASE calculator that is served by workers through a broker.
+
+    Parameters
+    ----------
+    calc_name : str
+        Name under which workers serve the calculator.
+    broker : str, optional
+        The broker's frontend address; from the settings by default.
+    timeout : float, optional
+        Milliseconds of silence after which to give up; from the settings (60000) by default.
+        While the broker says that the request waits or is being computed, the call goes on.
+    check_broker : bool
+        Look for the broker at once.
+    retries : int
+        Further attempts after a failure of the service; never after the calculator's own error.
+    deadline : float, optional
+        Seconds from the call after which to give up in any case.
+
+    Raises
+    ------
+    BrokerUnreachableError
+        (a `ConnectionError`) If `check_broker` is true and no broker answers within 2 s.
+
+    Notes
+    -----
+    Energy, forces and stress of one geometry are one request where the calculator computes them
+    together. Energies are in eV, forces in eV/Å, stresses in eV/Å³, as in ASE.
+    """
+
+    def __init__(
+        self,
+        calc_name: str,
+        broker: str | None = None,
+        timeout: float | None = None,
+        check_broker: bool = True,
+        retries: int = 0,
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        settings = load_settings({"ipc_frontend": broker})
+        if not isinstance(calc_name, str) or not calc_name:
+            raise TypeError(f"calc_name is the name of a calculator, not {calc_name!r}")
+        self.calc_name = calc_name
+        self.broker = transport.check_address(settings.ipc_frontend)
+        self.timeout = _positive(
+            "timeout", settings.client_timeout_ms if timeout is None else timeout
+        )
+        self.deadline = None if deadline is None else _positive("deadline", deadline)
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ValueError(f"retries is a number of attempts from 0, not {retries!r}")
+        self.retries = retries
+        self._session = Session()
+        self._needs = PropertyNeeds()
+        self._lock = threading.Lock()
+        self._calculated: _Calculated | None = None
+        self._about = b""
+        self._seconds = 0.0
+        self._warned: set[str] = set()
+        if check_broker:
+            blocking.check_broker(self.broker, blocking.CHECK_TIMEOUT)
+
+    # ---- what ASE asks ---------------------------------------------------------------------------
+
+    def get_property(
+        self,
+        name: str,
+        atoms: Atoms | None = None,
+        allow_calculation: bool = True,
+    ) -> Any:
+        """Return a property of a system, computed if it is not known yet.
+
+        See `ase.calculators.calculator.BaseCalculator.get_property`.
+        """
+        if self._about and name not in self.implemented_properties:
+            raise PropertyNotImplementedError(f"{name} property not implemented")
+        with self._lock:
+            known = self._calculated
+            if atoms is not None:
+                packed = pack_atoms(atoms)
+                if known is None or not packed.same_key(known.packed):
+                    if not allow_calculation:
+                        return None
+                    packed = packed.owned()
+                    self._warn(packed.left_out)
+                    self._needs.next_geometry()
+                    known = self._set(atoms, _Calculated(packed))
+            elif known is None:
+                raise ValueError(f"{self.calc_name!r} has no system yet: give atoms")
+            if allow_calculation:
+                self._needs.note(name)
+            results = known.results
+            asked = self._needs.ask_for(name)
+        if name not in results:
+            if not allow_calculation:
+                return None
+            results = self._fetch(known, name, [n for n in asked if n not in results])
+        value = results[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),  # noqa: ARG002 -- the worker finds them
+    ) -> None:
+        """Ask the worker for properties of a system; the results are in `results`."""
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise ValueError(f"{self.calc_name!r} has no system yet: give atoms")
+        packed = pack_atoms(atoms).owned()
+        self._warn(packed.left_out)
+        known = _Calculated(packed, self._request(packed, list(properties)))
+        with self._lock:
+            self._set(atoms, known)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what has changed since the last calculation, in ASE's words."""
+        known = self._calculated
+        if known is not None and pack_atoms(atoms).same_key(known.packed):
+            return []
+        changes = compare_atoms(self.atoms, atoms, tol=tol)
+        return list(changes or all_changes)
+
+    def reset(self) -> None:
+        """Forget what was calculated."""
+        super().reset()  # type: ignore[no-untyped-call]
+        self._calculated = None
+
+    def export_properties(self) -> Properties:
+        """Return those of the results that have a name in ASE, for its file formats."""
+        return Properties({k: v for k, v in self.results.items() if k in all_outputs})
+
+    @property
+    def implemented_properties(self) -> list[str]:  # type: ignore[override]
+        """The properties that the served calculator can compute."""
+        if not self._about:
+            answer, _ = self._call("describe", [], [])
+            self._about = answer.about
+        names = unpack_about(self._about).get("implemented_properties")
+        return list(all_properties) if names is None else list(names)
+
+    def _get_name(self) -> str:
+        return self.calc_name
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """Return what ASE's files record of the calculator."""
+        return {"calc_name": self.calc_name, "broker": self.broker}
+
+    # ---- ours ------------------------------------------------------------------------------------
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the last results come from.
+
+        ``factory``, ``args``, ``kwargs`` of the calculator, ``versions`` of its packages,
+        ``python``, ``host`` and ``pid`` of the worker, and the calculation's ``seconds``.
+        """
+        about = unpack_about(self._about)
+        return {**about, "seconds": self._seconds} if about else {}
+
+    def __enter__(self) -> RemoteCalculator:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._session = Session()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"RemoteCalculator({self.calc_name!r}, broker={self.broker!r})"
+
+    def _set(self, atoms: Atoms, known: _Calculated) -> _Calculated:
+        self._calculated = known
+        self.atoms = atoms.copy()
+        self.results = known.results
+        return known
+
+    def _fetch(self, known: _Calculated, name: str, asked: list[str]) -> dict[str, Any]:
+        """Ask for what is missing, and keep it unless another thread has gone on meanwhile."""
+        try:
+            new = self._request(known.packed, asked)
+        except CalculationError:
+            if len(asked) == 1:
+                raise
+            # What this script needed before may be what fails for this system.
+            new = self._request(known.packed, [name])
+            with self._lock:
+                self._needs.forget_others(name)
+        results = {**known.results, **new}
+        with self._lock:
+            if self._calculated is known:
+                self._calculated = _Calculated(known.packed, results)
+                self.results = results
+        return results
+
+    def _request(self, packed: PackedAtoms, properties: list[str]) -> dict[str, Any]:
+        frames = packed.frames()
+        transport.check_size(frames)
+        answer, payload = self._call("calculate", properties, frames)
+        self._about, self._seconds = answer.about, answer.seconds
+        return unpack_results(payload)
+
+    def _call(
+        self, op: str, properties: list[str], payload: list[Buffer]
+    ) -> tuple[Answer, list[Buffer]]:
+        """Ask the service, again after its own failures as often as `retries` says."""
+        ends_at = None if self.deadline is None else time.monotonic() + self.deadline
+        for attempt in range(self.retries + 1):
+            left = None if ends_at is None else ends_at - time.monotonic()
+            if left is not None and left <= 0:
+                raise DeadlineError(f"the deadline of the request to {self.calc_name!r} passed")
+            request = Request(
+                *self._session.next_key(), self.calc_name, op, properties, deadline=left
+            )
+            with blocking.borrowed(self.broker) as channel:
+                end = channel.call(request, payload, self.timeout / 1000, left)
+            error = end.error
+            if error is None:
+                assert end.answer is not None
+                if end.answer.error is None:
+                    return end.answer, end.payload
+                error = to_exception(end.answer.error, self.calc_name)
+            if not isinstance(error, ServiceError) or attempt == self.retries:
+                raise error
+            logger.warning("attempt %d failed: %s", attempt + 1, error)
+        raise AssertionError
+
+    def _warn(self, left_out: Sequence[str]) -> None:
+        for name in left_out:
+            if name not in self._warned:
+                self._warned.add(name)
+                warnings.warn(
+                    f"{name} has no form on the wire and is not sent to {self.calc_name!r}",
+                    stacklevel=4,
+                )
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+        raise ValueError(f"{name} is a positive number, not {value!r}")
+    return float(value)

@@ -1,0 +1,69 @@
+"""Questions to the broker itself: what it serves, how it fares, and shutting workers down."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from aserpc import transport
+from aserpc.client.blocking import borrowed
+from aserpc.messages import ShutdownRequest, Status, StatusRequest
+from aserpc.settings import load_settings
+
+_numbers = itertools.count(1)
+
+
+def broker_status(broker: str | None = None, timeout: float = 5000) -> dict[str, Any]:
+    """Return how a broker fares.
+
+    Parameters
+    ----------
+    broker : str, optional
+        The broker's frontend address; from the settings by default.
+    timeout : float
+        Milliseconds to wait for the answer.
+
+    Returns
+    -------
+    dict
+        ``workers`` ({name: {"total", "idle", "busy", "loading"}}), ``pending_requests``
+        ({name: number}), ``running_requests``, ``processes`` (one entry a worker), ``manager``.
+
+    Raises
+    ------
+    BrokerUnreachableError
+        (a `ConnectionError`) If no broker answers in time.
+    """
+    return _ask(StatusRequest(next(_numbers)), broker, timeout)
+
+
+def list_calculators(broker: str | None = None, timeout: float = 5000) -> dict[str, int]:
+    """Return the calculators that a broker serves: {name: number of workers}.
+
+    The parameters and errors are those of `broker_status`.
+    """
+    workers = broker_status(broker, timeout)["workers"]
+    return {name: counts["total"] for name, counts in workers.items()}
+
+
+def shutdown_workers(
+    calc_name: str | None, broker: str | None = None, timeout: float = 5000
+) -> int:
+    """Have the workers of a calculator, or all (None), finish what they compute and end.
+
+    The other parameters and errors are those of `broker_status`.
+
+    Returns
+    -------
+    int
+        How many workers were told.
+    """
+    return int(_ask(ShutdownRequest(next(_numbers), calc_name), broker, timeout)["workers"])
+
+
+def _ask(
+    message: StatusRequest | ShutdownRequest, broker: str | None, timeout: float
+) -> dict[str, Any]:
+    address = transport.check_address(load_settings({"ipc_frontend": broker}).ipc_frontend)
+    with borrowed(address) as channel:
+        return channel.exchange(message, Status, timeout / 1000).status

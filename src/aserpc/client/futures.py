@@ -1,0 +1,223 @@
+"""`Client`: many requests at once, as futures, on one socket and one thread a process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeAlias
+
+import zmq
+
+from aserpc import transport
+from aserpc.client import blocking
+from aserpc.client.failures import to_exception
+from aserpc.client.session import Session
+from aserpc.client.state import Effect, Resolve
+from aserpc.errors import AserpcError, CancelledRequestError
+from aserpc.messages import Request, RequestKey
+from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
+from aserpc.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+Results: TypeAlias = dict[str, Any]
+
+
+class Client:
+    """Asks calculators for many structures at once.
+
+    Parameters
+    ----------
+    broker : str, optional
+        The broker's frontend address; from the settings by default.
+    timeout : float, optional
+        Milliseconds of the broker's silence after which a request is given up.
+    check_broker : bool
+        Look for the broker at once.
+
+    Raises
+    ------
+    BrokerUnreachableError
+        (a `ConnectionError`) If `check_broker` is true and no broker answers within 2 s.
+    """
+
+    def __init__(
+        self,
+        broker: str | None = None,
+        timeout: float | None = None,
+        *,
+        check_broker: bool = True,
+    ) -> None:
+        settings = load_settings({"ipc_frontend": broker, "client_timeout_ms": timeout})
+        self.broker = transport.check_address(settings.ipc_frontend)
+        self.timeout = settings.client_timeout_ms
+        self._session = Session()
+        self._waiting: set[Future[Results]] = set()
+        if check_broker:
+            blocking.check_broker(self.broker, blocking.CHECK_TIMEOUT)
+
+    def submit(
+        self,
+        calculator: str,
+        atoms: Any,
+        properties: Sequence[str] = ("energy", "forces"),
+        *,
+        deadline: float | None = None,
+    ) -> Future[Results]:
+        """Ask a calculator for properties of a structure.
+
+        Parameters
+        ----------
+        calculator : str
+            Name of the calculator.
+        atoms : ase.Atoms
+            The structure; it may be changed as soon as this returns.
+        properties : sequence of str
+            ASE properties that the result must have.
+        deadline : float, optional
+            Seconds after which to give up in any case.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Its result is the calculator's results: {property: value}. Cancelling it drops the
+            request if it is still queued.
+        """
+        packed: PackedAtoms = pack_atoms(atoms).owned()
+        payload = packed.frames()
+        transport.check_size(payload)
+        request = Request(
+            *self._session.next_key(), calculator, "calculate", list(properties), deadline=deadline
+        )
+        future: Future[Results] = Future()
+        thread = _io_thread(self.broker)
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+
+        def ended(end: Resolve) -> None:
+            # A cancelled future is left as it is.
+            if not future.set_running_or_notify_cancel():
+                return
+            error: AserpcError | None = end.error
+            if error is None and end.answer is not None and end.answer.error is not None:
+                error = to_exception(end.answer.error, calculator)
+            try:
+                if error is not None:
+                    raise error
+                future.set_result(unpack_results(end.payload))
+            except AserpcError as caught:
+                future.set_exception(caught)
+
+        def cancelled(done: Future[Results]) -> None:
+            if done.cancelled():
+                thread.do(lambda channel: channel.state.cancel(request.key))
+
+        def send(channel: blocking.Channel) -> list[Effect]:
+            now = time.monotonic()
+            return channel.state.submit(request, payload, now, self.timeout / 1000, deadline)
+
+        thread.submit(request.key, send, ended)
+        future.add_done_callback(cancelled)
+        return future
+
+    def close(self) -> None:
+        """Cancel what has not been answered."""
+        for future in list(self._waiting):
+            future.cancel()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_waiting": set()}
+
+
+class _IOThread:
+    """A thread that owns one socket to a broker and everything that waits on it."""
+
+    def __init__(self, address: str) -> None:
+        self.pid = os.getpid()
+        self._channel = blocking.pool().channel(address)
+        self._waker = transport.Waker()
+        self._calls: deque[Callable[[blocking.Channel], list[Effect]]] = deque()
+        self._ends: dict[RequestKey, Callable[[Resolve], None]] = {}
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="aserpc client", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self,
+        key: RequestKey,
+        send: Callable[[blocking.Channel], list[Effect]],
+        ended: Callable[[Resolve], None],
+    ) -> None:
+        """Send a request from the thread; `ended` is called there with its end."""
+        self._ends[key] = ended
+        self.do(send)
+
+    def do(self, call: Callable[[blocking.Channel], list[Effect]]) -> None:
+        """Have something done by the thread."""
+        self._calls.append(call)
+        self._waker.wake()
+
+    def close(self) -> None:
+        """End the thread; what still waits is resolved with an error."""
+        self._stop = True
+        self._waker.wake()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        channel = self._channel
+        poller = zmq.Poller()
+        poller.register(self._waker.fileno(), zmq.POLLIN)
+        while not self._stop:
+            poller.register(channel.socket, channel.events())
+            due = channel.state.next_tick()
+            wait = None if due is None else transport.milliseconds(due - time.monotonic())
+            if self._waker.fileno() in dict(poller.poll(wait)):
+                self._waker.clear()
+            channel.flush()
+            resolved = channel.receive()
+            while self._calls:
+                resolved += channel.perform(self._calls.popleft()(channel))
+            resolved += channel.perform(channel.state.tick(time.monotonic()))
+            self._resolve(resolved)
+        for key in list(self._ends):
+            self._resolve([Resolve(key, None, [], CancelledRequestError("the process ends"))])
+        channel.close()
+        self._waker.close()
+
+    def _resolve(self, resolved: list[Resolve]) -> None:
+        for end in resolved:
+            ended = self._ends.pop(end.key, None)
+            if ended is not None:
+                ended(end)
+
+
+_threads: dict[str, _IOThread] = {}
+_lock = threading.Lock()
+
+
+def _io_thread(address: str) -> _IOThread:
+    """Return this process's thread for a broker."""
+    with _lock:
+        thread = _threads.get(address)
+        if thread is None or thread.pid != os.getpid():
+            thread = _threads[address] = _IOThread(address)
+        return thread
+
+
+@atexit.register
+def _close() -> None:
+    for thread in _threads.values():
+        if thread.pid == os.getpid():
+            thread.close()

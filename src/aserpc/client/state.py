@@ -1,0 +1,242 @@
+"""The client's rules: which answer is whose, when to ask for news, when to stop waiting.
+
+`ClientState` takes messages and the time, and returns what to send and what has been decided. One
+belongs to one socket, on which any number of requests may wait.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeAlias
+
+from aserpc.errors import AserpcError, BrokerSilentError, DeadlineError, ProtocolError
+from aserpc.messages import (
+    Answer,
+    Buffer,
+    Cancel,
+    Message,
+    Ping,
+    Pong,
+    Reject,
+    Request,
+    RequestKey,
+)
+from aserpc.timers import Timers
+
+#: How long there may be no news before the broker is asked, s; less where the timeout is short.
+PING_INTERVAL = 1.0
+
+#: Requests that one `Ping` asks about.
+PING_SIZE = 1000
+
+#: How often a request that the broker does not know is sent again.
+MAX_RESENDS = 10
+
+
+@dataclass(slots=True)
+class Send:
+    """Send to the broker."""
+
+    message: Message
+    payload: list[Buffer]
+
+
+@dataclass(slots=True)
+class Resolve:
+    """A request has come to its end: by an answer, or by an error of the client's own."""
+
+    key: RequestKey
+    answer: Answer | None
+    payload: list[Buffer]
+    error: AserpcError | None
+
+
+@dataclass(slots=True)
+class News:
+    """The broker has told how a request fares."""
+
+    key: RequestKey
+    calculator: str
+    state: str
+    text: str
+
+
+Effect: TypeAlias = Send | Resolve | News
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request that waits for its answer."""
+
+    request: Request
+    payload: list[Buffer]
+    #: Seconds without a word of the broker after which to give up.
+    timeout: float
+    #: When to give up in any case.
+    deadline: float
+    sent_at: float
+    heard_at: float
+    resends: int = 0
+
+
+class ClientState:
+    """The requests that wait on one socket.
+
+    Parameters
+    ----------
+    where
+        The broker's address, for messages.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        #: The one longest without news first.
+        self.pending: OrderedDict[RequestKey, Pending] = OrderedDict()
+        self._effects: list[Effect] = []
+        self._deadlines = Timers()
+        self._heard_at = float("-inf")
+        self._pinged_at = float("-inf")
+
+    def submit(
+        self,
+        request: Request,
+        payload: list[Buffer],
+        now: float,
+        timeout: float,
+        deadline: float | None = None,
+    ) -> list[Effect]:
+        """Send a request.
+
+        Parameters
+        ----------
+        timeout
+            Seconds of silence after which to give up: while the broker says that it has the
+            request, the client waits.
+        deadline
+            Seconds after which to give up in any case.
+        """
+        ends_at = now + deadline if deadline is not None else float("inf")
+        self.pending[request.key] = Pending(request, payload, timeout, ends_at, now, now)
+        if deadline is not None:
+            self._deadlines.at(ends_at, self._deadline_passed, request.key)
+        return [Send(request, payload)]
+
+    def cancel(self, key: RequestKey) -> list[Effect]:
+        """Stop waiting for a request."""
+        if self.pending.pop(key, None) is None:
+            return []
+        return [Send(Cancel([list(key)]), [])]
+
+    def receive(self, message: Message, payload: list[Buffer], now: float) -> list[Effect]:
+        """Take a message from the broker."""
+        self._heard_at = now
+        if isinstance(message, Answer):
+            return self._answer(message, payload, now)
+        if isinstance(message, Pong):
+            return self._pong(message, now)
+        if isinstance(message, Reject):
+            error = ProtocolError(f"the broker at {self.where} answered: {message.reason}")
+            resolved = [Resolve(key, None, [], error) for key in self.pending]
+            self.pending.clear()
+            return list(resolved)
+        return []
+
+    def tick(self, now: float) -> list[Effect]:
+        """Ask for news, and give up what has waited too long."""
+        self._deadlines.run(now)
+        if self.pending and now >= self._silence_ends(self._longest_without_news()):
+            for pending in list(self.pending.values()):
+                if now >= self._silence_ends(pending):
+                    self._give_up(pending, self._silence(pending))
+        if self.pending and now >= self._ping_due():
+            interval = self._interval()
+            silent = [
+                list(key)
+                for key, pending in islice(self.pending.items(), PING_SIZE)
+                if now >= pending.heard_at + interval
+            ]
+            self._pinged_at = now
+            self._effects.append(Send(Ping(silent), []))
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_tick(self) -> float | None:
+        """When `tick` has something to do."""
+        if not self.pending:
+            return None
+        due = min(self._ping_due(), self._silence_ends(self._longest_without_news()))
+        deadline = self._deadlines.next()
+        return due if deadline is None else min(due, deadline)
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def _answer(self, answer: Answer, payload: list[Buffer], now: float) -> list[Effect]:
+        pending = self.pending.get(answer.key)
+        if pending is None:
+            return []  # late: nobody waits for it any more
+        if answer.part is not None:
+            pending.heard_at = now
+            self.pending.move_to_end(answer.key)
+            return []
+        del self.pending[answer.key]
+        return [Resolve(answer.key, answer, payload, None)]
+
+    def _pong(self, pong: Pong, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for session, number, state, text in pong.known:
+            key = (session, number)
+            pending = self.pending.get(key)
+            if pending is not None:
+                pending.heard_at = now
+                self.pending.move_to_end(key)
+                name = pending.request.calculator
+                effects.append(News(key, name, str(state), str(text)))
+        for session, number in pong.unknown:
+            key = (session, number)
+            pending = self.pending.get(key)
+            if pending is None:
+                continue
+            pending.resends += 1
+            if pending.resends > MAX_RESENDS:
+                del self.pending[key]
+                text = f"the broker at {self.where} lost the request {MAX_RESENDS} times"
+                effects.append(Resolve(key, None, [], BrokerSilentError(text)))
+                continue
+            pending.heard_at = pending.sent_at = now
+            self.pending.move_to_end(key)
+            request = pending.request
+            if request.deadline is not None:
+                request = replace(request, deadline=max(0.0, pending.deadline - now))
+            effects.append(Send(request, pending.payload))
+        return effects
+
+    def _give_up(self, pending: Pending, error: AserpcError) -> None:
+        key = pending.request.key
+        del self.pending[key]
+        self._effects += [Send(Cancel([list(key)]), []), Resolve(key, None, [], error)]
+
+    def _deadline_passed(self, key: RequestKey, now: float) -> None:  # noqa: ARG002
+        pending = self.pending.get(key)
+        if pending is not None:
+            name = pending.request.calculator
+            self._give_up(pending, DeadlineError(f"the deadline of the request to {name!r} passed"))
+
+    def _silence(self, pending: Pending) -> AserpcError:
+        return BrokerSilentError(
+            f"no word from the broker at {self.where} for {pending.timeout:g} s; the request to "
+            f"{pending.request.calculator!r} is given up. Is the broker running? See: aserpc status"
+        )
+
+    def _silence_ends(self, pending: Pending) -> float:
+        return max(self._heard_at, pending.sent_at) + pending.timeout
+
+    def _longest_without_news(self) -> Pending:
+        return next(iter(self.pending.values()))
+
+    def _interval(self) -> float:
+        return min(PING_INTERVAL, self._longest_without_news().timeout / 4)
+
+    def _ping_due(self) -> float:
+        return max(self._longest_without_news().heard_at, self._pinged_at) + self._interval()

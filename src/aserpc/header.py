@@ -1,0 +1,109 @@
+"""The header frame: a message's kind and fields as ``[version, kind, field, field, ...]``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgpack
+
+from aserpc.errors import ProtocolError
+from aserpc.messages import (
+    FROM_CLIENT,
+    FROM_WORKER,
+    PROTOCOL_VERSION,
+    TO_CLIENT,
+    TO_WORKER,
+    Buffer,
+    Message,
+    Reject,
+)
+
+#: The largest header that is read, in bytes.
+MAX_HEADER_SIZE = 1 << 20
+
+
+class VersionError(ProtocolError):
+    """A message of another protocol version; both are named."""
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bytes": (bytes,),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+    "dict[str, Any]": (dict,),
+    "dict[str, Any] | None": (dict, type(None)),
+    "list[str]": (list,),
+    "list[Any]": (list,),
+}
+_MESSAGES: dict[str, type[Message]] = {
+    message.KIND: message for message in (*FROM_CLIENT, *TO_CLIENT, *FROM_WORKER, *TO_WORKER)
+}
+_FIELDS: dict[str, tuple[tuple[str, tuple[type, ...]], ...]] = {
+    kind: tuple((f.name, _TYPES[str(f.type)]) for f in dataclasses.fields(message))
+    for kind, message in _MESSAGES.items()
+}
+_NAMES = {kind: tuple(name for name, _ in fields) for kind, fields in _FIELDS.items()}
+
+
+def pack_header(message: Message) -> bytes:
+    """Return the header frame of a message."""
+    kind = message.KIND
+    values = [getattr(message, name) for name in _NAMES[kind]]
+    header: bytes = msgpack.packb([PROTOCOL_VERSION, kind, *values])
+    return header
+
+
+def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message:
+    """Read a header frame.
+
+    Parameters
+    ----------
+    frame
+        The first frame of a message.
+    expected
+        The messages that may come from this peer.
+
+    Raises
+    ------
+    VersionError
+        If the message is of another protocol version.
+    ProtocolError
+        If it is no message, or not one that this peer may send.
+    """
+    if len(frame) > MAX_HEADER_SIZE:
+        msg = f"a header of {len(frame)} bytes; the limit is {MAX_HEADER_SIZE}"
+        raise ProtocolError(msg)
+    try:
+        header = msgpack.unpackb(frame, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError, MemoryError) as error:
+        msg = f"the header is no msgpack ({type(error).__name__})"
+        raise ProtocolError(msg) from None
+    if not isinstance(header, list) or len(header) < 2 or type(header[0]) is not int:
+        msg = "the header is no [version, kind, ...]"
+        raise ProtocolError(msg)
+    version, kind = header[0], header[1]
+    if version != PROTOCOL_VERSION and kind != Reject.KIND:
+        raise VersionError(
+            f"protocol version {version} of the peer is not {PROTOCOL_VERSION}, which is ours; "
+            "install the same version of aserpc on both sides"
+        )
+    message_type = _MESSAGES.get(kind) if isinstance(kind, str) else None
+    if message_type is None or message_type not in expected:
+        msg = f"unexpected message {str(kind)[:40]!r}"
+        raise ProtocolError(msg)
+    fields = _FIELDS[message_type.KIND]
+    values = header[2:]
+    if len(values) != len(fields):
+        msg = f"{kind} has {len(fields)} fields, not {len(values)}"
+        raise ProtocolError(msg)
+    for (name, types), value in zip(fields, values, strict=True):
+        if not isinstance(value, types) or (value is True or value is False):
+            msg = f"{kind}: {name} is of type {type(value).__name__}"
+            raise ProtocolError(msg)
+    message = message_type(*values)
+    message.check()
+    return message

@@ -1,0 +1,388 @@
+"""Settings: defaults < ``pyproject.toml`` < environment < command line.
+
+Each option is written once, in `Settings`; the command line and the documentation are made
+from `options`. Nothing here creates a file or a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import os
+import re
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aserpc.errors import SettingsError
+
+#: Name of the sockets' folder, where none is set.
+FOLDER = ".aserpc"
+
+#: What every environment variable of ours begins with.
+PREFIX = "ASERPC_"
+
+#: Variables that are no settings: a manager gives its workers their spawn's id, and the command
+#: line takes its log level from there.
+OTHER_VARIABLES = ("ASERPC_SPAWN_ID", "ASERPC_LOG_LEVEL")
+
+#: Stands for the sockets' folder in an address.
+PLACEHOLDER = "{IPC_DIR}"
+
+# An environment variable is taken for a misspelt setting from this likeness on; others may well
+# belong to someone else's script.
+_LIKENESS = 0.8
+
+
+def _option(help_: str, *, unit: str = "", text: str = "", never: bool = False) -> dict[str, Any]:
+    return {"help": help_, "unit": unit, "text": text, "never": never}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every part of the service can be told.
+
+    Make one with `load_settings`.
+    """
+
+    ipc_dir: Path = field(
+        metadata=_option(
+            "Folder of the sockets. Unless set: the nearest .aserpc from the current folder "
+            "upward that is mine, has mode 0700 and is not above my home; else beside the "
+            "nearest pyproject.toml; else in the current folder",
+            text=FOLDER,
+        )
+    )
+    ipc_frontend: str = field(
+        metadata=_option("Address for clients", text=f"ipc://{PLACEHOLDER}/frontend.ipc")
+    )
+    ipc_backend: str = field(
+        metadata=_option("Address for workers", text=f"ipc://{PLACEHOLDER}/backend.ipc")
+    )
+    worker_timeout: float = field(
+        default=30.0, metadata=_option("Time before a silent worker is lost", unit="s")
+    )
+    heartbeat_interval: float = field(
+        default=5.0, metadata=_option("Time between two signs of life of a worker", unit="s")
+    )
+    idle_timeout: float = field(
+        default=300.0,
+        metadata=_option("Time before an idle worker shuts down; inf: never", unit="s", never=True),
+    )
+    request_queue_timeout: float = field(
+        default=60.0,
+        metadata=_option(
+            "Time that a request waits while no worker of its calculator is there; inf: for ever",
+            unit="s",
+            never=True,
+        ),
+    )
+    client_timeout_ms: float = field(
+        default=60000,
+        metadata=_option(
+            "Silence of the broker after which a client gives up; inf: never",
+            unit="ms",
+            never=True,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting, for the command line's help and the documentation.
+
+    Attributes
+    ----------
+    name : str
+        Its key in ``[tool.aserpc]``, and `Settings`' attribute.
+    variable : str
+        Its environment variable.
+    default : str
+        The default as one would write it.
+    unit : str
+        Of its value; empty for text.
+    help : str
+        One sentence.
+    """
+
+    name: str
+    variable: str
+    default: str
+    unit: str
+    help: str
+
+
+def options() -> tuple[Option, ...]:
+    """Return all settings, in the order of `Settings`."""
+    return tuple(
+        Option(
+            name=item.name,
+            variable=PREFIX + item.name.upper(),
+            default=item.metadata["text"] or str(item.default),
+            unit=item.metadata["unit"],
+            help=item.metadata["help"],
+        )
+        for item in dataclasses.fields(Settings)
+    )
+
+
+_FIELDS = {item.name: item for item in dataclasses.fields(Settings)}
+_VARIABLES = {option.variable: option.name for option in options()}
+_DEFAULT_ADDRESSES = {
+    option.name: option.default for option in options() if PLACEHOLDER in option.default
+}
+
+
+class _Given(NamedTuple):
+    """A value somebody set: where it says so, and the folder its relative paths start from."""
+
+    value: object
+    label: str
+    source: str
+    base: str
+
+    def bad(self, problem: str) -> SettingsError:
+        msg = f"{self.label} = {self.value!r} ({self.source}) {problem}"
+        return SettingsError(msg)
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Gather the settings from everywhere they can be set.
+
+    Parameters
+    ----------
+    overrides
+        What the command line or the caller gives, by name; None is "not given".
+    cwd
+        Where the search for files begins; the current folder by default.
+    environ
+        The environment; ``os.environ`` by default.
+
+    Raises
+    ------
+    SettingsError
+        A bad value, an unknown name or a broken file: which, and where it came from.
+    """
+    try:
+        folder = os.path.abspath(cwd) if cwd is not None else os.getcwd()  # noqa: PTH100, PTH109
+    except FileNotFoundError:
+        msg = "the current folder does not exist any more; change into another one"
+        raise SettingsError(msg) from None
+    folders = _upward(folder)
+    given = _from_pyproject(folders)
+    given.update(_from_environment(os.environ if environ is None else environ, folder))
+    for name, value in (overrides or {}).items():
+        if name not in _FIELDS:
+            raise _unknown(name, value, "given by the caller")
+        if value is not None:
+            given[name] = _Given(value, name, "given by the caller", folder)
+
+    values: dict[str, Any] = {}
+    ipc_dir = _folder(given["ipc_dir"]) if "ipc_dir" in given else _default_folder(folders)
+    values["ipc_dir"] = Path(ipc_dir)
+    for name, default in _DEFAULT_ADDRESSES.items():
+        item = given.get(name) or _Given(default, name, "default", folder)
+        values[name] = _address(item, ipc_dir)
+    for name, item in given.items():
+        if name not in values:
+            values[name] = _duration(item, _FIELDS[name].metadata)
+    return Settings(**values)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; ValueError says what is wrong with which file."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror or error}"
+        raise ValueError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"{path} is no valid TOML: {error}"
+        raise ValueError(msg) from None
+    return content
+
+
+def _upward(folder: str) -> list[str]:
+    """Return `folder` and all folders above it; strings, because this runs for every client."""
+    folders = [folder]
+    while (parent := os.path.dirname(folder)) != folder:  # noqa: PTH120
+        folders.append(parent)
+        folder = parent
+    return folders
+
+
+# ------------------------------------------------------------------------------------ sources
+
+
+def _from_pyproject(folders: list[str]) -> dict[str, _Given]:
+    """Return what the nearest ``pyproject.toml`` with a ``[tool.aserpc]`` sets."""
+    for folder in folders:
+        path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except OSError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            continue
+        table = _read_table(path, status.st_mtime_ns, status.st_size, status.st_ino)
+        if table is None:
+            continue
+        source = f"[tool.aserpc] in {path}"
+        for name, value in table.items():
+            if name not in _FIELDS:
+                raise _unknown(name, value, source)
+        return {name: _Given(value, name, source, folder) for name, value in table.items()}
+    return {}
+
+
+@functools.lru_cache(maxsize=64)
+def _read_table(path: str, mtime: int, size: int, inode: int) -> dict[str, Any] | None:  # noqa: ARG001
+    """Return ``[tool.aserpc]`` of a file, None without one; read again only when it changed."""
+    try:
+        content = read_toml(Path(path))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    tool = content.get("tool")
+    table = tool.get("aserpc") if isinstance(tool, dict) else None
+    if table is not None and not isinstance(table, dict):
+        msg = f"tool.aserpc = {table!r} in {path} is no table; write [tool.aserpc]"
+        raise SettingsError(msg)
+    return table
+
+
+def _from_environment(environ: Mapping[str, str], cwd: str) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for variable in [key for key in environ if key[:7].upper() == PREFIX]:
+        name = _VARIABLES.get(variable)
+        if name is not None:
+            given[name] = _Given(environ[variable], variable, "environment", cwd)
+        elif variable not in OTHER_VARIABLES and (nearest := _nearest_variable(variable)):
+            msg = (
+                f"{variable} = {environ[variable]!r} (environment) is no setting; "
+                f"{nearest} is probably meant"
+            )
+            raise SettingsError(msg)
+    return given
+
+
+def _nearest_variable(variable: str) -> str:
+    """Return the variable that a misspelt one means; what all have in common does not count."""
+    known = [name.removeprefix(PREFIX) for name in _VARIABLES]
+    close = difflib.get_close_matches(variable[7:].upper(), known, n=1, cutoff=_LIKENESS)
+    return PREFIX + close[0] if close else ""
+
+
+def _unknown(name: str, value: object, source: str) -> SettingsError:
+    close = difflib.get_close_matches(str(name).lower(), _FIELDS, n=1, cutoff=0.5)
+    text = repr(value)
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    hint = f"{close[0]} is probably meant" if close else f"there are {', '.join(_FIELDS)}"
+    msg = f"{name} = {text} ({source}) is no setting; {hint}"
+    return SettingsError(msg)
+
+
+# ------------------------------------------------------------------------------------- values
+
+
+def _text(item: _Given) -> str:
+    value = os.fspath(item.value) if isinstance(item.value, os.PathLike) else item.value
+    if not isinstance(value, str):
+        raise item.bad("is no text")
+    if not value.strip():
+        raise item.bad("is empty; leave it out to get the default")
+    if "\0" in value:
+        raise item.bad("has a NUL character in it")
+    return value
+
+
+def _absolute(path: str, item: _Given) -> str:
+    expanded = os.path.expanduser(path)  # noqa: PTH111
+    if expanded.startswith("~"):
+        raise item.bad("begins with the home folder of somebody unknown here")
+    return os.path.normpath(os.path.join(item.base, expanded))  # noqa: PTH118
+
+
+def _folder(item: _Given) -> str:
+    path = _absolute(_text(item), item)
+    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
+        raise item.bad("is a file; name a folder for the sockets")
+    return path
+
+
+def _address(item: _Given, ipc_dir: str) -> str:
+    """Return an address; that of a file is absolute, because workers leave their folder."""
+    text = _text(item)
+    if unknown := re.search(r"\{\w*\}", text.replace(PLACEHOLDER, "")):
+        raise item.bad(f"has {unknown[0]} in it; only {PLACEHOLDER} is replaced")
+    scheme, separator, rest = text.replace(PLACEHOLDER, ipc_dir).partition("://")
+    if not separator or scheme not in ("ipc", "tcp") or not rest:
+        raise item.bad("is no address; write ipc:///path/to/socket or tcp://HOST:PORT")
+    return f"{scheme}://{_absolute(rest, item) if scheme == 'ipc' else rest}"
+
+
+def _duration(item: _Given, metadata: Mapping[str, Any]) -> float:
+    value: object = item.value
+    if isinstance(value, str) and item.source == "environment":
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    unit = {"s": "seconds", "ms": "milliseconds"}[metadata["unit"]]
+    never = " (or inf: never)" if metadata["never"] else ""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise item.bad(f"is no number of {unit}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not number > 0 or (math.isinf(number) and not never):
+        raise item.bad(f"must be a positive, finite number of {unit}{never}")
+    return number
+
+
+# ---------------------------------------------------------------------------- default ipc_dir
+
+
+def _default_folder(folders: list[str]) -> str:
+    home = os.path.expanduser("~")  # noqa: PTH111
+    above_home: set[str] = set()
+    if home != "~":
+        for path in (home, os.path.realpath(home)):
+            above_home.update(_upward(os.path.dirname(path)))  # noqa: PTH120
+    beside = ""
+    for folder in folders:
+        path = os.path.join(folder, FOLDER)  # noqa: PTH118
+        if folder not in above_home and _is_mine(path):
+            return path
+        if not beside and os.path.isfile(os.path.join(folder, "pyproject.toml")):  # noqa: PTH113, PTH118
+            beside = folder
+    return os.path.join(beside or folders[0], FOLDER)  # noqa: PTH118
+
+
+def _is_mine(path: str) -> bool:
+    """Whether nobody else made this folder, or the link to it, and nobody else can look inside."""
+    try:
+        link, status = os.lstat(path), os.stat(path)  # noqa: PTH116
+    except OSError:
+        return False
+    # A folder made in one with the set-group-id bit has that bit too; it gives nobody access.
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_mode & 0o777 == 0o700
+        and status.st_uid == link.st_uid == os.getuid()
+    )

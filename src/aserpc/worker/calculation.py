@@ -1,0 +1,127 @@
+"""Calls an ASE calculator as ASE itself would, and never gives a result of another system."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from ase import Atoms
+from ase.calculators.calculator import (
+    BaseCalculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
+
+from aserpc.encoding import pack_mapping
+from aserpc.messages import Buffer
+from aserpc.payload import PackedAtoms, unpack_atoms
+
+#: Arrays that ASE's `compare_atoms` looks at, and those that no result depends on.
+_COMPARED = frozenset({"positions", "numbers", "initial_charges", "initial_magmoms", "momenta"})
+
+
+class Evaluation:
+    """A calculator and the system that its results belong to.
+
+    Parameters
+    ----------
+    calculator
+        An ASE calculator: a `BaseCalculator`, or anything with its ``get_property``.
+    """
+
+    def __init__(self, calculator: Any) -> None:
+        self.calculator = calculator
+        names = getattr(calculator, "implemented_properties", None)
+        #: Names of the properties that can be asked for; None where the calculator does not say.
+        self.implemented_properties = None if names is None else list(names)
+        # A calculator with a get_property of its own must be asked by it.
+        found = inspect.getattr_static(type(calculator), "get_property", None)
+        self._has_own_way = found is not inspect.getattr_static(BaseCalculator, "get_property")
+        self._packed: PackedAtoms | None = None
+        self._rest: list[Buffer] = []
+
+    def evaluate(self, packed: PackedAtoms, properties: Sequence[str]) -> dict[str, Any]:
+        """Return everything that the calculator produces for a system.
+
+        Parameters
+        ----------
+        packed
+            The system.
+        properties
+            ASE properties that must be among the results.
+
+        Raises
+        ------
+        ProtocolError
+            If the system can't be unpacked.
+        Exception
+            Whatever the calculator raises.
+        """
+        for name in properties:
+            if self.implemented_properties is not None and name not in self.implemented_properties:
+                raise PropertyNotImplementedError(f"{name} property not implemented")
+        same = self._packed is not None and packed.same_key(self._packed)
+        atoms = unpack_atoms(packed)
+        try:
+            results = self._evaluate(atoms, list(properties), same=same)
+        except BaseException:
+            self._forget()
+            raise
+        self._packed = packed
+        return results
+
+    def _evaluate(self, atoms: Atoms, properties: list[str], *, same: bool) -> dict[str, Any]:
+        calculator = self.calculator
+        rest = self._rest if same else _beyond_ase(atoms)
+        if rest != self._rest:
+            # ASE would not notice the change, and might give the results of the last system.
+            self._reset()
+        self._rest = rest
+        if self._has_own_way:
+            asked = {name: calculator.get_property(name, atoms) for name in properties}
+            return {**getattr(calculator, "results", {}), **asked}
+
+        changes = [] if same else self._changes(atoms)
+        missing = [name for name in properties if name not in calculator.results]
+        if changes or missing:
+            if getattr(calculator, "use_cache", True):
+                calculator.atoms = atoms.copy()
+            calculator.calculate(atoms, properties, changes)
+        for name in properties:
+            if name not in calculator.results:
+                raise PropertyNotImplementedError(f"{name} not present in this calculation")
+        return dict(calculator.results)
+
+    def _changes(self, atoms: Atoms) -> list[str]:
+        """Do as ASE's `get_property` does before it calculates another system."""
+        calculator = self.calculator
+        changes: list[str] = list(calculator.check_state(atoms))
+        if not changes:
+            changes = list(all_changes)
+        calculator.atoms = None
+        calculator.results = {}
+        return changes
+
+    def _reset(self) -> None:
+        calculator = self.calculator
+        if hasattr(calculator, "reset"):
+            calculator.reset()
+        elif hasattr(calculator, "results"):
+            calculator.atoms, calculator.results = None, {}
+
+    def _forget(self) -> None:
+        """Keep nothing of a calculation that failed."""
+        self._packed = None
+        with contextlib.suppress(Exception):
+            self._reset()
+
+
+def _beyond_ase(atoms: Atoms) -> list[Buffer]:
+    """Return what a result may depend on and `compare_atoms` does not see."""
+    arrays = {name: array for name, array in atoms.arrays.items() if name not in _COMPARED}
+    frames, _ = pack_mapping(
+        {"arrays": arrays, "info": atoms.info, "celldisp": atoms.get_celldisp()}
+    )
+    return [bytes(frame) for frame in frames]

@@ -1,0 +1,231 @@
+"""The worker's socket, clock and calculator around `WorkerState`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from aserpc import transport
+from aserpc.errors import MessageTooLargeError, ProtocolError, WorkerFailedError
+from aserpc.header import pack_header, unpack_header
+from aserpc.messages import TO_WORKER, Answer, Buffer, Message, Request, failure
+from aserpc.payload import PackedAtoms, pack_results
+from aserpc.registry import CalculatorEntry
+from aserpc.remote_error import report
+from aserpc.serving import serve_in_thread
+from aserpc.settings import load_settings
+from aserpc.worker.about import pack_about
+from aserpc.worker.calculation import Evaluation
+from aserpc.worker.state import WorkerState
+
+logger = logging.getLogger(__name__)
+
+#: How long the end waits for the last messages to leave, s.
+LINGER = 5.0
+
+
+class Worker:
+    """Serves a calculator to a broker.
+
+    Parameters
+    ----------
+    name : str
+        Name by which clients ask for the calculator.
+    calculator_factory : callable or CalculatorEntry
+        Makes the calculator, in the thread that computes.
+    broker : str, optional
+        The broker's backend address; from the settings by default.
+    idle_timeout : float, optional
+        Seconds without a request after which the worker ends.
+    heartbeat_interval : float, optional
+        Seconds between signs of life to the broker.
+    workdir : path, optional
+        Folder in which the calculator computes; the process changes to it once the calculator is
+        made, so only a worker that has its process for itself can be given one.
+    capacity : int
+        How many requests the broker may have with the worker; they are computed in turn.
+
+    Attributes
+    ----------
+    requests_handled : int
+        Requests that were answered.
+
+    Raises
+    ------
+    WorkerFailedError
+        By `run` and `serve`, if the calculator can't be made or the broker refuses the worker.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        calculator_factory: Callable[[], Any] | CalculatorEntry,
+        broker: str | None = None,
+        idle_timeout: float | None = None,
+        heartbeat_interval: float | None = None,
+        *,
+        workdir: Path | str | None = None,
+        capacity: int = 1,
+    ) -> None:
+        settings = load_settings(
+            {
+                "ipc_backend": broker,
+                "idle_timeout": idle_timeout,
+                "heartbeat_interval": heartbeat_interval,
+            }
+        )
+        self.name = name
+        if isinstance(calculator_factory, CalculatorEntry):
+            self.entry = calculator_factory
+        else:
+            self.entry = CalculatorEntry(name, calculator_factory, (), {}, "Python")
+        self.broker = transport.check_address(settings.ipc_backend)
+        self.worker_timeout = settings.worker_timeout
+        self.idle_timeout = settings.idle_timeout
+        self.heartbeat_interval = settings.heartbeat_interval
+        self.workdir = workdir
+        self.capacity = capacity
+        self.requests_handled = 0
+        #: Wakes the loop; `signal.set_wakeup_fd` takes its descriptor.
+        self.waker = transport.Waker()
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Serve until `stop`, idleness or the broker ends it, in a thread of its own."""
+        await serve_in_thread(self.serve, self.stop, f"aserpc worker {self.name}")
+
+    def stop(self) -> None:
+        """Finish the running request, answer it, and end `run` or `serve`; from any thread."""
+        self._stop.set()
+        self.waker.wake()
+
+    def serve(self) -> None:
+        """Serve until `stop`, idleness or the broker ends it, in this thread."""
+        identity = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "spawn_id": os.environ.get("ASERPC_SPAWN_ID"),
+        }
+        self._state = WorkerState(
+            self.name,
+            identity,
+            self.idle_timeout,
+            self.heartbeat_interval,
+            time.monotonic(),
+            capacity=self.capacity,
+        )
+        context = transport.make_context()
+        # A message that waits for a broker is wanted by the next one too, hence not immediate.
+        self._socket = transport.dealer(
+            context, self.broker, immediate=False, timeout=self.worker_timeout
+        )
+        logger.info("connecting to %s", self.broker)
+        try:
+            self._send(self._state.start())
+            evaluation = self._load(identity)
+            if evaluation is not None and self.workdir is not None:
+                Path(self.workdir).mkdir(parents=True, exist_ok=True)
+                os.chdir(self.workdir)
+            self._loop(evaluation)
+        finally:
+            # What is still to leave gets its time, a broker that is gone does not get it.
+            waits = self._state.waiting_since(float("inf")) is not None
+            context.destroy(linger=0 if waits else int(LINGER * 1000))
+        if self._state.error is not None:
+            raise WorkerFailedError(self._state.error)
+
+    def _load(self, identity: dict[str, Any]) -> Evaluation | None:
+        try:
+            evaluation = Evaluation(self.entry.make())
+            self._about = pack_about(self.entry, evaluation.implemented_properties, identity)
+        except (Exception, SystemExit) as error:
+            logger.debug("making the calculator", exc_info=True)
+            what = {"kind": "worker_failed", **report(error)}
+            self._send(self._state.load_failed(what, time.monotonic()))
+            return None
+        self._send(self._state.loaded(self._about, time.monotonic()))
+        return evaluation
+
+    def _loop(self, evaluation: Evaluation | None) -> None:
+        state, clock = self._state, time.monotonic
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self.waker.fileno(), zmq.POLLIN)
+        while not state.ended:
+            self._drain()
+            if self._stop.is_set():
+                self._send(state.finish(clock()))
+            job = state.next_job()
+            if job is not None:
+                assert evaluation is not None
+                answer, payload = self._compute(evaluation, *job)
+                self.requests_handled += 1
+                self._send(state.computed(answer, clock()), payload)
+                continue
+            now = clock()
+            self._send(state.tick(now))
+            since = state.waiting_since(now)
+            if since is not None:
+                logger.warning("waiting for a broker at %s", transport.where(self.broker))
+            if not state.ended:
+                wait = min(state.next_tick() - clock(), 1.0)
+                if dict(poller.poll(transport.milliseconds(wait))).get(self.waker.fileno()):
+                    self.waker.clear()
+
+    def _drain(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                frames = transport.receive(self._socket)
+                try:
+                    message = unpack_header(frames[0], TO_WORKER)
+                except ProtocolError as error:
+                    logger.warning("the broker sent what is no message: %s", error)
+                    continue
+                self._send(self._state.receive(message, frames[1:], time.monotonic()))
+
+    def _compute(
+        self, evaluation: Evaluation, request: Request, payload: list[Buffer]
+    ) -> tuple[Answer, list[Buffer]]:
+        """Compute a request; an error of any kind is an answer too."""
+        started = time.perf_counter()
+        error: dict[str, Any] | None = None
+        frames: list[Buffer] = []
+        try:
+            results = evaluation.evaluate(PackedAtoms.from_frames(payload), request.properties)
+            frames, left_out = pack_results(results)
+            if left_out:
+                logger.warning("results that have no form on the wire are left out: %s", left_out)
+            transport.check_size(frames)
+        except ProtocolError as caught:
+            error = failure("protocol", str(caught))
+        except MessageTooLargeError as caught:
+            error, frames = failure("too_large", str(caught)), []
+        except (Exception, SystemExit) as caught:
+            logger.debug("calculating", exc_info=True)
+            error = {"kind": "calculation", **report(caught)}
+        seconds = time.perf_counter() - started
+        answer = Answer(
+            request.session, request.id, error=error, seconds=seconds, about=self._about
+        )
+        return answer, frames
+
+    def _send(self, messages: list[Message], payload: list[Buffer] | None = None) -> None:
+        """Send messages; the payload belongs to the answer among them."""
+        for message in messages:
+            frames: list[Buffer] = [pack_header(message)]
+            if payload and isinstance(message, Answer):
+                frames += payload
+            try:
+                transport.send(self._socket, frames)
+            except zmq.Again:
+                # No broker has read for long; whoever waits for an answer will ask again.
+                logger.warning("no room for a message to %s", self.broker)

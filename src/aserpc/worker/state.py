@@ -1,0 +1,275 @@
+"""The worker's rules: when it registers, what it computes next, when it goes.
+
+`WorkerState` takes messages and the time, and returns messages to send. It opens no socket, reads
+no clock and calls no calculator.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from enum import Enum
+from typing import Any
+
+from aserpc.messages import (
+    Answer,
+    Buffer,
+    Cancel,
+    Dismiss,
+    Failed,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Message,
+    Probe,
+    Ready,
+    Refuse,
+    Reject,
+    Request,
+    RequestKey,
+    Shutdown,
+    Stopping,
+    Unknown,
+    failure,
+)
+
+logger = logging.getLogger(__name__)
+
+#: How long the broker may take to answer before the worker says that it waits for one, s.
+PATIENCE = 2.0
+
+#: How often it says so, s.
+WAITING_INTERVAL = 5.0
+
+#: How long a worker that goes waits for the broker's leave, s.
+GOODBYE_TIMEOUT = 3.0
+
+
+class Phase(Enum):
+    """What a worker is at."""
+
+    #: Makes its calculator.
+    LOADING = "loading"
+    #: Computes, or waits for requests.
+    SERVING = "serving"
+    #: Was idle for long and has asked the broker to let it go; a request makes it stay.
+    LEAVING = "leaving"
+    #: Takes nothing more; finishes what it computes, says goodbye and waits for the broker's word.
+    FINISHING = "finishing"
+    #: Is to end.
+    ENDED = "ended"
+
+
+#: (from, to): when.
+TRANSITIONS: dict[tuple[Phase, Phase], str] = {
+    (Phase.LOADING, Phase.SERVING): "the calculator is made",
+    (Phase.LOADING, Phase.FINISHING): "the calculator can't be made, SHUTDOWN or a signal",
+    (Phase.LOADING, Phase.ENDED): "REFUSE",
+    (Phase.SERVING, Phase.LEAVING): "idle for `idle_timeout`",
+    (Phase.SERVING, Phase.FINISHING): "SHUTDOWN or a signal",
+    (Phase.SERVING, Phase.ENDED): "REFUSE, or idle without a broker",
+    (Phase.LEAVING, Phase.SERVING): "a request",
+    (Phase.LEAVING, Phase.FINISHING): "SHUTDOWN or a signal",
+    (Phase.LEAVING, Phase.ENDED): "DISMISS, or no broker",
+    (Phase.FINISHING, Phase.ENDED): "DISMISS, or no answer",
+}
+
+
+class WorkerState:
+    """A worker, without its socket, its clock and its calculator.
+
+    Parameters
+    ----------
+    name
+        Calculator name that it serves.
+    identity
+        ``pid``, ``host`` and ``spawn_id``, for the broker and its log.
+    idle_timeout
+        Seconds without a request after which it asks to go.
+    heartbeat_interval
+        Seconds between signs of life.
+    now
+        The time, in monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: dict[str, Any],
+        idle_timeout: float,
+        heartbeat_interval: float,
+        now: float,
+        *,
+        capacity: int = 1,
+    ) -> None:
+        self.name = name
+        self.identity = identity
+        self.idle_timeout = idle_timeout
+        self.heartbeat_interval = heartbeat_interval
+        self.capacity = capacity
+        self.phase = Phase.LOADING
+        #: Why the worker was refused, or could not make its calculator.
+        self.error: str | None = None
+        #: Since when no broker is heard, and why that is worth a word now; see `waiting_since`.
+        self._asked_at: float | None = now
+        self._complained_at = now
+        self._about = b""
+        self._backlog: OrderedDict[RequestKey, tuple[Request, list[Buffer]]] = OrderedDict()
+        self._computing: RequestKey | None = None
+        self._idle_since = now
+        self._heartbeat_at = now + heartbeat_interval
+        self._ends_at = float("inf")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the worker is to end now."""
+        return self.phase is Phase.ENDED
+
+    # ---- events ----------------------------------------------------------------------------------
+
+    def start(self) -> list[Message]:
+        """Begin to load."""
+        return [Hello(self.name, self.identity)]
+
+    def loaded(self, about: bytes, now: float) -> list[Message]:
+        """Take it that the calculator is made; `about` describes it, see `Ready`."""
+        self._about = about
+        self._idle_since = now
+        if self.phase is not Phase.LOADING:
+            return []
+        self._move(Phase.SERVING)
+        self._beat(now)
+        return [self._ready()]
+
+    def load_failed(self, error: dict[str, Any], now: float) -> list[Message]:
+        """Take it that the calculator can't be made; `error` as in `Answer.error`."""
+        self.error = str(error.get("message", ""))
+        self._move(Phase.FINISHING)
+        self._ends_at = now + GOODBYE_TIMEOUT
+        return [Failed(self.name, error)]
+
+    def receive(self, message: Message, payload: list[Buffer], now: float) -> list[Message]:
+        """Take a message from the broker."""
+        self._asked_at = None
+        if isinstance(message, Request):
+            return self._request(message, payload)
+        if isinstance(message, Probe):
+            self._beat(now)
+            return [Heartbeat()]
+        if isinstance(message, Unknown):
+            self._beat(now)
+            loading = self.phase is Phase.LOADING
+            return [Hello(self.name, self.identity) if loading else self._ready()]
+        if isinstance(message, Cancel):
+            return self._cancel(message)
+        if isinstance(message, Shutdown):
+            return self.finish(now)
+        if isinstance(message, Dismiss):
+            if self.phase in (Phase.LEAVING, Phase.FINISHING):
+                self._move(Phase.ENDED)
+        elif isinstance(message, Refuse | Reject):
+            self.error = message.reason
+            self._move(Phase.ENDED)
+        elif isinstance(message, Stopping):
+            logger.info("the broker stops")
+            self._asked_at = now
+        return []
+
+    def next_job(self) -> tuple[Request, list[Buffer]] | None:
+        """Take the request that is to be computed now, if there is one."""
+        if self.phase is not Phase.SERVING or not self._backlog:
+            return None
+        self._computing, job = self._backlog.popitem(last=False)
+        return job
+
+    def computed(self, answer: Answer, now: float) -> list[Message]:
+        """Take it that the request which `next_job` gave is computed."""
+        assert answer.key == self._computing
+        self._computing = None
+        self._idle_since = now
+        self._beat(now)
+        replies: list[Message] = [answer]
+        if self.phase is Phase.FINISHING:
+            replies.append(self._goodbye(now))
+        return replies
+
+    def finish(self, now: float) -> list[Message]:
+        """Take nothing more, and go when what is being computed is answered."""
+        if self.phase in (Phase.FINISHING, Phase.ENDED):
+            return []
+        self._move(Phase.FINISHING)
+        return [] if self._computing else [self._goodbye(now)]
+
+    def tick(self, now: float) -> list[Message]:
+        """Do what is due."""
+        idle = now - self._idle_since >= self.idle_timeout
+        if self.phase is Phase.FINISHING and now >= self._ends_at:
+            self._move(Phase.ENDED)
+        elif self.phase is Phase.LEAVING and now >= self._ends_at:
+            # No answer: there is no broker, and nobody who could send a request.
+            self._move(Phase.ENDED)
+        elif self.phase is Phase.SERVING and idle and not self._backlog:
+            logger.info("idle for %g s", now - self._idle_since)
+            self._move(Phase.LEAVING)
+            self._ends_at = now + GOODBYE_TIMEOUT
+            return [Leave()]
+        elif now >= self._heartbeat_at:
+            self._beat(now)
+            if self._asked_at is None:
+                self._asked_at = now
+            return [Heartbeat()]
+        return []
+
+    def next_tick(self) -> float:
+        """When `tick` has something to do."""
+        if self.phase is Phase.SERVING:
+            return min(self._heartbeat_at, self._idle_since + self.idle_timeout)
+        return min(self._heartbeat_at, self._ends_at)
+
+    def waiting_since(self, now: float) -> float | None:
+        """Return since when the worker waits for a broker, when it is time to say so."""
+        if self._asked_at is None or now < self._asked_at + PATIENCE:
+            return None
+        if now < self._complained_at + WAITING_INTERVAL and self._complained_at > self._asked_at:
+            return None
+        self._complained_at = now
+        return self._asked_at
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def _request(self, request: Request, payload: list[Buffer]) -> list[Message]:
+        if self.phase in (Phase.FINISHING, Phase.ENDED):
+            return []  # the goodbye makes the broker send it elsewhere
+        if self.phase is Phase.LEAVING:
+            self._move(Phase.SERVING)
+        if request.key not in self._backlog and request.key != self._computing:
+            self._backlog[request.key] = (request, payload)
+        return []
+
+    def _cancel(self, cancel: Cancel) -> list[Message]:
+        replies: list[Message] = []
+        for session, number in cancel.keys:
+            if self._backlog.pop((session, number), None) is not None:
+                reason = "cancelled before it was started"
+                replies.append(Answer(session, number, error=failure("cancelled", reason)))
+        return replies
+
+    def _ready(self) -> Ready:
+        running = [list(key) for key in self._backlog]
+        if self._computing is not None:
+            running.append(list(self._computing))
+        return Ready(self.name, self.identity, self._about, self.capacity, running)
+
+    def _goodbye(self, now: float) -> Goodbye:
+        returned = [list(key) for key in self._backlog]
+        self._backlog.clear()
+        self._ends_at = now + GOODBYE_TIMEOUT
+        return Goodbye(returned)
+
+    def _beat(self, now: float) -> None:
+        self._heartbeat_at = now + self.heartbeat_interval
+
+    def _move(self, phase: Phase) -> None:
+        assert (self.phase, phase) in TRANSITIONS, (self.phase, phase)
+        self.phase = phase
