@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from aserpc.worker import Worker
 
+__version__: str
 _HOMES = {
     "Broker": "aserpc.broker",
     "Client": "aserpc.client",

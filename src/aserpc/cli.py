@@ -1,1 +1,304 @@
-"""Command line (placeholder until the loops exist)."""
+"""The command line: parse, settings, run a loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aserpc.console import complain, configure_logging, print_table
+from aserpc.errors import (
+    AddressError,
+    AserpcError,
+    BrokerUnreachableError,
+    RegistryError,
+    SettingsError,
+)
+from aserpc.registry import discover, load_factory, load_registry, resolve
+from aserpc.settings import load_settings, options
+
+__all__ = ["app", "load_factory", "main"]
+
+#: A person's mistakes: exit code 2, as for wrong options.
+MISTAKES = (SettingsError, RegistryError, AddressError, BrokerUnreachableError)
+
+app = typer.Typer(
+    name="aserpc",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Serve ASE calculators: a broker, workers in their own environments, remote calculators.",
+)
+
+
+def _setting(name: str, *flags: str) -> Any:
+    """Return the option for a setting; its help and default are those of `Settings`."""
+    option = next(option for option in options() if option.name == name)
+    unit = f" {option.unit}" if option.unit else ""
+    text = f"{option.help} [default: {option.default}{unit}; {option.variable}]"
+    return typer.Option(*flags, help=text, show_default=False)
+
+
+Frontend = Annotated[str | None, _setting("ipc_frontend", "--broker")]
+LogLevel = Annotated[
+    str, typer.Option("--log-level", envvar="ASERPC_LOG_LEVEL", help="DEBUG, INFO, WARNING, ERROR")
+]
+Registry = Annotated[
+    str | None,
+    typer.Option("--registry", help="file.py:ATTR, pkg.module:ATTR or file.toml with calculators"),
+]
+
+
+@app.command()
+def broker(
+    frontend: Annotated[str | None, _setting("ipc_frontend", "--frontend")] = None,
+    backend: Annotated[str | None, _setting("ipc_backend", "--backend")] = None,
+    timeout: Annotated[float | None, _setting("worker_timeout", "--timeout")] = None,
+    queue_timeout: Annotated[
+        float | None, _setting("request_queue_timeout", "--queue-timeout")
+    ] = None,
+    allow_mixed: Annotated[
+        bool,
+        typer.Option("--allow-mixed", help="Workers of one name may differ in arguments, versions"),
+    ] = False,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Start the broker, which connects clients and workers."""
+    configure_logging(log_level)
+    from aserpc.broker import Broker
+    from aserpc.serving import stop_on_signals
+
+    served = Broker(frontend, backend, timeout, queue_timeout, allow_mixed=allow_mixed)
+    with stop_on_signals(served.stop, served.waker):
+        served.serve()
+
+
+@app.command()
+def worker(
+    calculator: Annotated[str, typer.Argument(help="A registered name, or module:callable")],
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="Serve it under this name")
+    ] = None,
+    kwargs: Annotated[
+        str | None, typer.Option(help="Keyword arguments of the factory, as JSON")
+    ] = None,
+    args: Annotated[str | None, typer.Option(help="Arguments of the factory, as JSON")] = None,
+    registry: Registry = None,
+    broker: Annotated[str | None, _setting("ipc_backend", "--broker")] = None,
+    idle_timeout: Annotated[float | None, _setting("idle_timeout", "--idle-timeout")] = None,
+    heartbeat: Annotated[float | None, _setting("heartbeat_interval", "--heartbeat")] = None,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(help="Folder to compute in [default: one of its own, removed at the end]"),
+    ] = None,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Start a worker, which serves one calculator.
+
+    Examples: aserpc worker EMT; aserpc worker mace.calculators:mace_mp --name mace
+    --kwargs '{"model": "medium"}'
+    """
+    configure_logging(log_level)
+    entry = resolve(
+        calculator,
+        registry=registry,
+        name=name,
+        args=_json("--args", args, list),
+        kwargs=_json("--kwargs", kwargs, dict),
+    )
+    import faulthandler
+
+    from aserpc.serving import stop_on_signals
+    from aserpc.worker import Worker
+
+    faulthandler.enable()  # a calculator that crashes the process leaves its stack in the log
+    with ExitStack() as stack:
+        if workdir is None:
+            safe = re.sub(r"[^\w.-]+", "_", entry.name)
+            own = load_settings().ipc_dir / "work" / f"{safe}-{os.getpid()}"
+            workdir = own
+            stack.callback(shutil.rmtree, own, ignore_errors=True)
+            stack.callback(os.chdir, Path.cwd())
+        served = Worker(
+            entry.name, entry, broker, idle_timeout, heartbeat, workdir=workdir.absolute()
+        )
+        with stop_on_signals(served.stop, served.waker):
+            served.serve()
+
+
+@app.command(name="list")
+def list_(
+    registry: Registry = None,
+    broker: Annotated[
+        str | None, typer.Option("--broker", help="List what the broker at this address serves")
+    ] = None,
+    running: Annotated[
+        bool, typer.Option("--running", help="List what the broker serves now")
+    ] = False,
+) -> None:
+    """List calculators: those that can be started, or those that are served."""
+    if registry is not None and (running or broker is not None):
+        raise typer.BadParameter("choose --registry or --broker/--running")
+    if running or broker is not None:
+        from aserpc.client.control import list_calculators
+
+        served = list_calculators(broker)
+        print_table("Calculators served", ["Name", "Workers"], sorted(served.items()))
+        return
+    entries, failures = (load_registry(registry), []) if registry else discover()
+    print_table(
+        "Calculators",
+        ["Name", "Factory", "From"],
+        [(name, entry.factory_path, entry.source) for name, entry in sorted(entries.items())],
+    )
+    for failure in failures:
+        complain(f"provider {failure.provider}: {failure.error}")
+
+
+@app.command()
+def status(
+    broker: Frontend = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Show how the broker fares."""
+    from aserpc.client.control import broker_status
+
+    now = broker_status(broker)
+    if as_json:
+        print(json.dumps(now, indent=2))
+        return
+    workers, pending, runs = now["workers"], now["pending_requests"], now["running_requests"]
+    columns = ["total", "idle", "busy", "loading"]
+    rows = [
+        (
+            name,
+            *(workers.get(name, {}).get(c, 0) for c in columns),
+            runs.get(name, 0),
+            pending.get(name, 0),
+        )
+        for name in sorted({*workers, *pending})
+    ]
+    titles = ["Calculator", *map(str.capitalize, columns), "Running", "Pending"]
+    print_table("Broker", titles, rows)
+
+
+@app.command()
+def shutdown(
+    broker: Frontend = None,
+    workers: Annotated[str | None, typer.Option(help="Name of the calculator")] = None,
+    every: Annotated[bool, typer.Option("--all", help="The workers of all calculators")] = False,
+) -> None:
+    """Have workers finish what they compute and end."""
+    if (workers is None) == (not every):
+        raise typer.BadParameter("say --workers NAME or --all")
+    from aserpc.client.control import shutdown_workers
+
+    told = shutdown_workers(workers, broker)
+    print(f"told {told} worker{'' if told == 1 else 's'} to shut down")
+
+
+@app.command()
+def run(
+    calculator: Annotated[
+        str, typer.Argument(help="A registered or served name, or module:callable")
+    ],
+    files: Annotated[list[Path], typer.Argument(help="Structure files that ASE reads")],
+    index: Annotated[str, typer.Option(help="Which structures of each file")] = "::",
+    relax: Annotated[bool, typer.Option("--relax", help="Relax the positions (BFGS)")] = False,
+    fmax: Annotated[float, typer.Option(help="Relax until no force is larger, eV/Å")] = 0.05,
+    steps: Annotated[int, typer.Option(help="Relax for at most so many steps")] = 200,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers to start [default: 1]", show_default=False)
+    ] = None,
+    broker: Annotated[
+        str | None, typer.Option(help="Use the workers of the broker at this address")
+    ] = None,
+    registry: Registry = None,
+    kwargs: Annotated[
+        str | None, typer.Option(help="Keyword arguments of the factory, as JSON")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write structures with results, in any format of ASE"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    log_level: LogLevel = "WARNING",
+) -> None:
+    """Evaluate or relax all structures of some files, in parallel.
+
+    Without --broker it starts a broker and workers of its own for the time of the run.
+    """
+    configure_logging(log_level)
+    if broker is not None and (workers is not None or registry or kwargs):
+        raise typer.BadParameter("--workers, --registry and --kwargs are for workers of its own")
+    from aserpc.run import Job, run_job
+
+    job = Job(
+        calculator=calculator,
+        files=files,
+        index=index,
+        relax=relax,
+        fmax=fmax,
+        steps=steps,
+        workers=workers or 1,
+        broker=broker,
+        registry=registry,
+        kwargs=_json("--kwargs", kwargs, dict),
+        output=output,
+        as_json=as_json,
+    )
+    raise typer.Exit(run_job(job))
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import aserpc
+
+        print(f"aserpc {aserpc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version"),
+    ] = False,
+) -> None:
+    pass
+
+
+def _json(flag: str, text: str | None, kind: type) -> Any:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{flag} is no JSON: {error}: {text}") from None
+    if not isinstance(value, kind):
+        wanted = "a list" if kind is list else "an object"
+        raise typer.BadParameter(f"{flag} is {wanted} in JSON, not {text}")
+    return value
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except MISTAKES as error:
+        complain(str(error))
+        sys.exit(2)
+    except AserpcError as error:
+        complain(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

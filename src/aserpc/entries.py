@@ -142,7 +142,7 @@ class CalculatorEntry:
     def _call(self) -> str:
         arguments = [repr(value) for value in self.args]
         arguments += [f"{key}={value!r}" for key, value in self.kwargs.items()]
-        text = f"{self.factory_path}({', '.join(arguments)})"
+        text = " ".join(f"{self.factory_path}({', '.join(arguments)})".split())
         return text if len(text) <= 300 else f"{text[:300]}...)"
 
 

@@ -88,8 +88,9 @@ def _attribute(value: Any, part: str, owner: str) -> Any:
     try:
         return getattr(value, part)
     except AttributeError:
-        close = difflib.get_close_matches(part, dir(value), n=1)
-        hint = f"; {close[0]} is probably meant" if close else ""
+        names = {name.casefold(): name for name in dir(value)}
+        close = difflib.get_close_matches(part.casefold(), names, n=1)
+        hint = f"; {names[close[0]]} is probably meant" if close else ""
         msg = f"{owner} has no {part!r}{hint}"
         raise RegistryError(msg) from None
     except (Exception, SystemExit) as error:
@@ -137,11 +138,9 @@ def import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, Exception | SystemExit):
-            raise
+    except (Exception, SystemExit) as error:
         msg = f"{path.name} failed: {explain(error, path)}"
+        del sys.modules[name]
         raise RegistryError(msg) from error
     return module
 

@@ -198,8 +198,8 @@ def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | N
         if theirs.get(what) != mine.get(what):
             return (
                 f"{calculator.name!r} is served already with {what} {_show(theirs.get(what))}; "
-                f"this worker has {_show(mine.get(what))}. Give it another name (--name), or start the "
-                "broker with --allow-mixed"
+                f"this worker has {_show(mine.get(what))}. Give it another name (--name), or "
+                "start the broker with --allow-mixed"
             )
     return None
 

@@ -26,6 +26,7 @@ from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.failures import to_exception
 from aserpc.client.needs import PropertyNeeds
+from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.errors import CalculationError, DeadlineError, ServiceError
 from aserpc.messages import Answer, Buffer, Request, unpack_about
@@ -101,7 +102,7 @@ class RemoteCalculator(Calculator):
         self._lock = threading.Lock()
         self._calculated: _Calculated | None = None
         self._about = b""
-        self._seconds = 0.0
+        self._answer: Answer | None = None
         self._warned: set[str] = set()
         if check_broker:
             blocking.check_broker(self.broker, blocking.CHECK_TIMEOUT)
@@ -202,8 +203,7 @@ class RemoteCalculator(Calculator):
         ``factory``, ``args``, ``kwargs`` of the calculator, ``versions`` of its packages,
         ``python``, ``host`` and ``pid`` of the worker, and the calculation's ``seconds``.
         """
-        about = unpack_about(self._about)
-        return {**about, "seconds": self._seconds} if about else {}
+        return {} if self._answer is None else provenance(self._answer)
 
     def __enter__(self) -> RemoteCalculator:
         return self
@@ -252,7 +252,7 @@ class RemoteCalculator(Calculator):
         frames = packed.frames()
         transport.check_size(frames)
         answer, payload = self._call("calculate", properties, frames)
-        self._about, self._seconds = answer.about, answer.seconds
+        self._about, self._answer = answer.about, answer
         return unpack_results(payload)
 
     def _call(

@@ -10,13 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import Any
 
 import zmq
 
 from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.failures import to_exception
+from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.client.state import Effect, Resolve
 from aserpc.errors import AserpcError, CancelledRequestError
@@ -26,7 +27,17 @@ from aserpc.settings import load_settings
 
 logger = logging.getLogger(__name__)
 
-Results: TypeAlias = dict[str, Any]
+
+class Results(dict[str, Any]):
+    """A calculator's results: {property: value}.
+
+    Attributes
+    ----------
+    provenance : dict
+        Where they come from, see `RemoteCalculator.provenance`.
+    """
+
+    provenance: dict[str, Any]
 
 
 class Client:
@@ -110,7 +121,10 @@ class Client:
             try:
                 if error is not None:
                     raise error
-                future.set_result(unpack_results(end.payload))
+                assert end.answer is not None
+                results = Results(unpack_results(end.payload))
+                results.provenance = provenance(end.answer)
+                future.set_result(results)
             except AserpcError as caught:
                 future.set_exception(caught)
 

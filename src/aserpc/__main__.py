@@ -1,0 +1,5 @@
+"""``python -m aserpc``: the command line."""
+
+from aserpc.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""A private broker and workers on this machine, for the time of a block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from aserpc.broker import Broker
+from aserpc.client.control import list_calculators
+from aserpc.errors import WorkerFailedError
+
+#: What libraries take the number of their threads from.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+#: How long a worker without requests, or without its broker, stays, s.
+IDLE_TIMEOUT = 60.0
+
+#: How long the workers may take to end before they are killed, s.
+STOP_TIMEOUT = 5.0
+
+#: Lines of a worker's output that tell why it ended.
+LAST_LINES = 20
+
+
+class LocalService:
+    """A broker in a thread and workers in processes, which end with the block.
+
+    Parameters
+    ----------
+    name : str
+        Name that the workers serve.
+    arguments : sequence of str
+        What ``aserpc worker`` is called with.
+    workers : int
+        Number of processes. With more than one, each gets its share of the cores.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], workers: int = 1) -> None:
+        self.name = name
+        self.arguments = list(arguments)
+        self.workers = workers
+        self.folder = Path(tempfile.mkdtemp(prefix="aserpc-"))
+        self.broker = Broker(
+            f"ipc://{self.folder}/frontend.ipc", f"ipc://{self.folder}/backend.ipc"
+        )
+        self._thread = threading.Thread(target=self.broker.serve, name="aserpc broker", daemon=True)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def address(self) -> str:
+        """The address for clients."""
+        return self.broker.frontend
+
+    def __enter__(self) -> LocalService:
+        try:
+            self._thread.start()
+            while not self.broker.serving.wait(0.05):
+                if not self._thread.is_alive():
+                    raise WorkerFailedError("the private broker could not start")
+            for number in range(self.workers):
+                self._processes.append(self._start(number))
+            self._wait_for_a_worker()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Raise `WorkerFailedError`, with why, if all workers have ended."""
+        codes = [process.poll() for process in self._processes]
+        if None not in codes:
+            end = _in_words(codes[0] or 0)
+            raise WorkerFailedError(f"the worker of {self.name!r} {end}. {self._last_lines(0)}")
+
+    def close(self) -> None:
+        """End the workers and the broker, and remove what they left."""
+        for process in self._processes:
+            _signal(process, signal.SIGTERM)
+        ends_at = time.monotonic() + STOP_TIMEOUT
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, ends_at - time.monotonic()))
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        self.broker.stop()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_TIMEOUT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self.workers > 1:
+            share = max(1, (os.cpu_count() or 1) // self.workers)
+            for variable in THREAD_VARIABLES:
+                environment.setdefault(variable, str(share))
+        command = [
+            *(sys.executable, "-m", "aserpc", "worker", *self.arguments),
+            *("--broker", self.broker.backend, "--name", self.name),
+            *("--idle-timeout", str(IDLE_TIMEOUT)),
+            *("--workdir", str(self.folder / f"work-{number}")),
+        ]
+        # A session of its own: the terminal's Ctrl-C reaches us only, and we end it in order. A
+        # file, not a pipe: what a worker prints must neither fill a pipe nor break with it.
+        with self._log(number).open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 -- the command is ours
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _wait_for_a_worker(self) -> None:
+        """Wait until a worker has said that it loads: then requests wait for it too."""
+        while not list_calculators(self.address):
+            self.check()
+            time.sleep(0.05)
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"worker-{number}.log"
+
+    def _last_lines(self, number: int) -> str:
+        lines = self._log(number).read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "Its last lines: " + " | ".join(lines) if lines else "It printed nothing."
+
+
+def _in_words(code: int) -> str:
+    """Say how a process ended."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    perhaps = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
+    return f"was killed by signal {name}{perhaps}"
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """Signal a worker and what it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,321 @@
+"""``aserpc run``: evaluate or relax the structures of files, in parallel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aserpc.client import Client, RemoteCalculator, list_calculators
+from aserpc.console import complain, print_table
+from aserpc.errors import AserpcError, SettingsError
+from aserpc.local import LocalService
+from aserpc.registry import resolve
+
+#: Structures that are on their way at a time.
+WINDOW = 1000
+
+#: How often it is looked whether the workers still run, s.
+CHECK_INTERVAL = 1.0
+
+
+@dataclass
+class Job:
+    """What the command line asks for; see ``aserpc run --help``."""
+
+    calculator: str
+    files: list[Path]
+    index: str = "::"
+    relax: bool = False
+    fmax: float = 0.05
+    steps: int = 200
+    workers: int = 1
+    broker: str | None = None
+    registry: str | None = None
+    kwargs: dict[str, Any] | None = None
+    output: Path | None = None
+    as_json: bool = False
+
+
+@dataclass
+class Structure:
+    """A structure, where it is from and what has become of it."""
+
+    file: Path
+    number: int
+    atoms: Atoms
+    #: None: not done yet; empty: it went well.
+    error: str | None = None
+    converged: bool | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    energy: float | None = None
+    max_force: float | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return f"{self.file}@{self.number}"
+
+    @property
+    def formula(self) -> str:
+        """Its chemical formula."""
+        return str(self.atoms.get_chemical_formula())
+
+    def done(self, calculator: str, results: dict[str, Any]) -> None:
+        """Take its results."""
+        standard = {k: v for k, v in results.items() if k in all_properties and v is not None}
+        self.atoms.calc = SinglePointCalculator(self.atoms, **standard)
+        self.atoms.calc.name = calculator
+        self.error = ""
+        if "energy" in standard:
+            self.energy = float(standard["energy"])
+        if "forces" in standard and len(self.atoms):
+            forces = self.atoms.get_forces()  # with the constraints applied
+            self.max_force = float(np.linalg.norm(forces, axis=1).max())
+
+
+def run_job(job: Job) -> int:
+    """Do it, and return the exit code: 0, or 1 if a structure failed.
+
+    Raises
+    ------
+    SettingsError
+        If a file can't be read, or the output could not be written.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as on Ctrl-C
+    structures = read_structures(job)
+    if job.output is not None:
+        check_output(job.output, len(structures))
+    interrupted = False
+    with contextlib.ExitStack() as stack:
+        service: LocalService | None = None
+        name, address = job.calculator, job.broker
+        if address is None:
+            entry = resolve(job.calculator, registry=job.registry, kwargs=job.kwargs)
+            name = entry.name
+            arguments = [job.calculator]
+            if job.registry is not None:
+                arguments += ["--registry", job.registry]
+            if job.kwargs is not None:
+                arguments += ["--kwargs", json.dumps(job.kwargs)]
+            service = stack.enter_context(LocalService(name, arguments, job.workers))
+            address, threads = service.address, job.workers
+        else:
+            threads = list_calculators(address).get(name, 1)
+        compute = _relaxed if job.relax else _evaluated
+        try:
+            with _progress(len(structures), job) as advance:
+                for _ in compute(job, structures, name, address, threads, service):
+                    advance()
+        except KeyboardInterrupt:
+            interrupted = True
+    for structure in structures:
+        if structure.error is None:
+            structure.error = "interrupted"
+    _print(job, structures)
+    _write(job, structures)
+    failed = [structure for structure in structures if structure.error]
+    for structure in failed:
+        complain(f"{structure.label} ({structure.formula}) failed: {structure.error}")
+    if interrupted:
+        return 130
+    return 1 if failed else 0
+
+
+def read_structures(job: Job) -> list[Structure]:
+    """Read all structures of the files."""
+    import ase.io
+
+    structures = []
+    for file in job.files:
+        try:
+            images = ase.io.read(file, index=job.index)
+        except FileNotFoundError:
+            raise SettingsError(f"there is no file {file}") from None
+        except Exception as error:  # noqa: BLE001 -- ASE's readers raise what they like
+            what = f"{type(error).__name__}: {error}"
+            raise SettingsError(f"cannot read {job.index!r} of {file}: {what}") from None
+        images = [images] if isinstance(images, Atoms) else images
+        if not images:
+            raise SettingsError(f"{file} has no structures at index {job.index!r}")
+        structures += [Structure(file, number, atoms) for number, atoms in enumerate(images)]
+    return structures
+
+
+def check_output(path: Path, number: int) -> None:
+    """See that the results can be written, before they are computed."""
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    try:
+        ioformat = get_ioformat(filetype(path, read=False))
+    except UnknownFileTypeError:
+        raise SettingsError(f"{path} has no ending that ASE knows, such as .extxyz") from None
+    if not ioformat.can_write:
+        raise SettingsError(f"ASE reads the format of {path} ({ioformat.name}), but can't write it")
+    if ioformat.single and number > 1:
+        raise SettingsError(
+            f"the format of {path} ({ioformat.name}) holds one structure, and there are {number}; "
+            "use .extxyz or .traj"
+        )
+    if not path.parent.is_dir():
+        raise SettingsError(f"the folder of {path} does not exist")
+
+
+def _evaluated(
+    job: Job,  # noqa: ARG001
+    structures: list[Structure],
+    name: str,
+    address: str,
+    threads: int,  # noqa: ARG001
+    service: LocalService | None,
+) -> Iterator[Structure]:
+    offered = RemoteCalculator(name, address, check_broker=address is not None)
+    known = offered.implemented_properties
+    properties = [p for p in ("energy", "forces") if p in known] or known[:1]
+    waiting: dict[Future[Any], Structure] = {}
+    rest = iter(structures)
+    with Client(address) as client:
+        while True:
+            while len(waiting) < WINDOW and (structure := next(rest, None)) is not None:
+                waiting[client.submit(name, structure.atoms, properties)] = structure
+            if not waiting:
+                return
+            for future in _finished(waiting, service):
+                structure = waiting.pop(future)
+                try:
+                    results = future.result()
+                except AserpcError as error:
+                    structure.error = str(error)
+                else:
+                    structure.seconds = results.provenance["seconds"]
+                    structure.done(name, results)
+                yield structure
+
+
+def _relaxed(
+    job: Job,
+    structures: list[Structure],
+    name: str,
+    address: str,
+    threads: int,
+    service: LocalService | None,
+) -> Iterator[Structure]:
+    with ThreadPoolExecutor(threads) as executor:
+        waiting: dict[Future[Any], Structure] = {
+            executor.submit(_relax, job, structure, name, address): structure
+            for structure in structures
+        }
+        try:
+            while waiting:
+                for future in _finished(waiting, service):
+                    structure = waiting.pop(future)
+                    future.result()
+                    yield structure
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _relax(job: Job, structure: Structure, name: str, address: str) -> None:
+    from ase.optimize import BFGS
+
+    started = time.perf_counter()
+    atoms = structure.atoms
+    try:
+        atoms.calc = calculator = RemoteCalculator(name, address, check_broker=False)
+        with BFGS(atoms, logfile=None) as optimizer:
+            structure.converged = bool(optimizer.run(fmax=job.fmax, steps=job.steps))
+            structure.steps = optimizer.nsteps
+        atoms.get_potential_energy()
+        structure.seconds = time.perf_counter() - started
+        structure.done(name, calculator.results)
+    except Exception as error:  # noqa: BLE001 -- one structure's failure is not the others'
+        structure.error = str(error) or type(error).__name__
+
+
+def _finished(
+    waiting: dict[Future[Any], Structure], service: LocalService | None
+) -> set[Future[Any]]:
+    """Wait for some to finish, while there are workers."""
+    while not (finished := wait(waiting, CHECK_INTERVAL, FIRST_COMPLETED).done):
+        if service is not None:
+            service.check()
+    return finished
+
+
+@contextlib.contextmanager
+def _progress(total: int, job: Job) -> Iterator[Any]:
+    if job.as_json or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("relaxing" if job.relax else "evaluating", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _print(job: Job, structures: list[Structure]) -> None:
+    if job.as_json:
+        keys = ("energy", "max_force", "steps", "converged", "seconds", "error")
+        print(
+            json.dumps(
+                [
+                    {
+                        "file": str(s.file),
+                        "index": s.number,
+                        "formula": s.formula,
+                        **{key: getattr(s, key) for key in keys},
+                        "error": s.error or None,
+                    }
+                    for s in structures
+                ],
+                indent=2,
+            )
+        )
+        return
+    rows = [
+        (
+            s.label,
+            s.formula,
+            "-" if s.energy is None else f"{s.energy:.6f}",
+            "-" if s.max_force is None else f"{s.max_force:.4f}",
+            s.steps if job.relax else "-",
+            f"{s.seconds:.2f}",
+            "failed" if s.error else "not converged" if s.converged is False else "ok",
+        )
+        for s in structures
+    ]
+    titles = ["Structure", "Formula", "Energy (eV)", "Max force (eV/Å)", "Steps", "Time (s)", ""]
+    print_table(job.calculator, titles, rows)
+
+
+def _write(job: Job, structures: list[Structure]) -> None:
+    if job.output is None:
+        return
+    import ase.io
+
+    good = [structure.atoms for structure in structures if not structure.error]
+    if not good:
+        return
+    try:
+        ase.io.write(job.output, good)
+    except Exception as error:  # noqa: BLE001 -- ASE's writers raise what they like
+        what = f"{type(error).__name__}: {error}"
+        raise SettingsError(f"cannot write {job.output}: {what}") from None
