@@ -16,9 +16,7 @@ def pack_about(
 ) -> bytes:
     """Return the description as a msgpack map, see `Ready.about`."""
     about = {
-        "factory": entry.factory_path,
-        "args": list(entry.args),
-        "kwargs": dict(entry.kwargs),
+        **entry.describe(),
         "versions": entry.versions(),
         "implemented_properties": implemented_properties,
         "python": platform.python_version(),
