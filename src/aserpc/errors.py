@@ -20,6 +20,7 @@
     ├── DeadlineError (TimeoutError)          the call's own `deadline` has passed
     ├── CancelledRequestError                 the request was cancelled
     └── CalculationError                      the calculator raised; also of the raised type
+    LeftOutWarning (UserWarning)              a part of a structure is not sent
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "CalculationError",
     "CancelledRequestError",
     "DeadlineError",
+    "LeftOutWarning",
     "MessageTooLargeError",
     "NoWorkersError",
     "PayloadError",
@@ -134,3 +136,7 @@ class CalculationError(AserpcError):
     def __str__(self) -> str:
         # KeyError, mixed into subclasses, would quote its message.
         return str(self.args[0]) if self.args else ""
+
+
+class LeftOutWarning(UserWarning):
+    """A part of a structure has no form on the wire, and the calculator does not see it."""

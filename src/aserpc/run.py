@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aserpc.client import Client, RemoteCalculator, list_calculators
 from aserpc.console import complain, print_table
-from aserpc.errors import AserpcError, SettingsError
+from aserpc.errors import AserpcError, LeftOutWarning, SettingsError
 from aserpc.local import LocalService
 from aserpc.registry import resolve
 
@@ -97,6 +98,8 @@ def run_job(job: Job) -> int:
         If a file can't be read, or the output could not be written.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as on Ctrl-C
+    # ASE's readers leave objects in `info`, such as a CIF's Spacegroup, that nobody put there.
+    warnings.simplefilter("ignore", LeftOutWarning)
     structures = read_structures(job)
     if job.output is not None:
         check_output(job.output, len(structures))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -25,6 +24,7 @@ from ase.outputs import Properties, all_outputs
 from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.failures import to_exception
+from aserpc.client.leftovers import warn_left_out
 from aserpc.client.needs import PropertyNeeds
 from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
@@ -129,7 +129,7 @@ class RemoteCalculator(Calculator):
                     if not allow_calculation:
                         return None
                     packed = packed.owned()
-                    self._warn(packed.left_out)
+                    warn_left_out(packed.left_out, self._warned)
                     self._needs.next_geometry()
                     known = self._set(atoms, _Calculated(packed))
             elif known is None:
@@ -156,7 +156,7 @@ class RemoteCalculator(Calculator):
         if atoms is None:
             raise ValueError(f"{self.calc_name!r} has no system yet: give atoms")
         packed = pack_atoms(atoms).owned()
-        self._warn(packed.left_out)
+        warn_left_out(packed.left_out, self._warned)
         known = _Calculated(packed, self._request(packed, list(properties)))
         with self._lock:
             self._set(atoms, known)
@@ -279,15 +279,6 @@ class RemoteCalculator(Calculator):
                 raise error
             logger.warning("attempt %d failed: %s", attempt + 1, error)
         raise AssertionError
-
-    def _warn(self, left_out: Sequence[str]) -> None:
-        for name in left_out:
-            if name not in self._warned:
-                self._warned.add(name)
-                warnings.warn(
-                    f"{name} has no form on the wire and is not sent to {self.calc_name!r}",
-                    stacklevel=4,
-                )
 
 
 def _positive(name: str, value: Any) -> float:

@@ -17,6 +17,7 @@ import zmq
 from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.failures import to_exception
+from aserpc.client.leftovers import warn_left_out
 from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.client.state import Effect, Resolve
@@ -69,6 +70,7 @@ class Client:
         self.broker = transport.check_address(settings.ipc_frontend)
         self.timeout = settings.client_timeout_ms
         self._session = Session()
+        self._warned: set[str] = set()
         self._waiting: set[Future[Results]] = set()
         if check_broker:
             blocking.check_broker(self.broker, blocking.CHECK_TIMEOUT)
@@ -101,6 +103,7 @@ class Client:
             request if it is still queued.
         """
         packed: PackedAtoms = pack_atoms(atoms).owned()
+        warn_left_out(packed.left_out, self._warned)
         payload = packed.frames()
         transport.check_size(payload)
         request = Request(
