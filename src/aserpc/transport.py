@@ -219,6 +219,8 @@ class Waker:
         self._reader.close()
         self._writer.close()
 
+    __del__ = close
+
 
 @contextlib.contextmanager
 def bound(sock: Socket, address: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ import msgpack
 import zmq
 
 from aserpc import transport
-from aserpc.broker.effects import Effect, ToClient, ToWorker
+from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.state import BrokerState
 from aserpc.errors import ProtocolError
 from aserpc.header import pack_header, unpack_header
@@ -224,19 +224,18 @@ class Broker:
                 self._complained.popitem(last=False)
 
     def _perform(self, effects: list[Effect], now: float) -> None:
-        for effect in effects:
+        todo = deque(effects)
+        while todo:
+            effect = todo.popleft()
             frames = [effect.peer, pack_header(effect.message), *effect.payload]
             if isinstance(effect, ToClient):
                 self._outbox.send(frames)
-            else:
-                self._to_worker(effect, frames, now)
-
-    def _to_worker(self, effect: ToWorker, frames: list[Buffer], now: float) -> None:
-        try:
-            transport.send(self._back, frames)
-        except zmq.ZMQError as error:
-            logger.debug("a worker can't be reached: %s", error)
-            self._perform(self._state.unreachable(effect.peer, effect.message, now), now)
+                continue
+            try:
+                transport.send(self._back, frames)
+            except zmq.ZMQError as error:
+                logger.debug("a worker can't be reached: %s", error)
+                todo += self._state.unreachable(effect.peer, effect.message, now)
 
     def _save_roster(self, now: float) -> None:
         if self._roster_path is None:
