@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aserpc.client import Client, RemoteCalculator, list_calculators
+from aserpc.client import Client, RemoteCalculator, Results, list_calculators
 from aserpc.console import complain, print_table
 from aserpc.errors import AserpcError, LeftOutWarning, SettingsError
 from aserpc.local import LocalService
@@ -186,10 +186,9 @@ def _evaluated(
     threads: int,  # noqa: ARG001
     service: LocalService | None,
 ) -> Iterator[Structure]:
-    offered = RemoteCalculator(name, address, check_broker=address is not None)
-    known = offered.implemented_properties
+    known = RemoteCalculator(name, address).implemented_properties
     properties = [p for p in ("energy", "forces") if p in known] or known[:1]
-    waiting: dict[Future[Any], Structure] = {}
+    waiting: dict[Future[Results], Structure] = {}
     rest = iter(structures)
     with Client(address) as client:
         while True:
@@ -199,14 +198,18 @@ def _evaluated(
                 return
             for future in _finished(waiting, service):
                 structure = waiting.pop(future)
-                try:
-                    results = future.result()
-                except AserpcError as error:
-                    structure.error = str(error)
-                else:
-                    structure.seconds = results.provenance["seconds"]
-                    structure.done(name, results)
+                _take(structure, name, future)
                 yield structure
+
+
+def _take(structure: Structure, name: str, future: Future[Results]) -> None:
+    try:
+        results = future.result()
+    except AserpcError as error:
+        structure.error = str(error)
+    else:
+        structure.seconds = results.provenance["seconds"]
+        structure.done(name, results)
 
 
 def _relaxed(

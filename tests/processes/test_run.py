@@ -1,0 +1,183 @@
+"""``aserpc run``: the main job in one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+DATA = Path(__file__).parents[1] / "data"
+ASERPC = (sys.executable, "-m", "aserpc")
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ASERPC_")}
+    return subprocess.run(
+        [*ASERPC, "run", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def energy_of(atoms: Atoms) -> float:
+    local = atoms.copy()
+    local.calc = EMT()
+    return float(local.get_potential_energy())
+
+
+def test_evaluates_a_real_structure_and_prints_a_plain_table(tmp_path: Path) -> None:
+    done = run("EMT", DATA / "cu111_co.extxyz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    slab = read(DATA / "cu111_co.extxyz")
+    assert isinstance(slab, Atoms)
+    title, row = done.stdout.splitlines()
+    assert "Energy (eV)" in title
+    assert f"{energy_of(slab):.6f}" in row
+    assert "\x1b" not in done.stdout
+
+
+def test_writes_every_structure_with_its_results(tmp_path: Path) -> None:
+    images = [bulk("Cu"), bulk("Ni"), molecule("CO")]
+    write(tmp_path / "in.traj", images)
+    done = run("EMT", "in.traj", "--workers", 2, "-o", "out.extxyz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = read(tmp_path / "out.extxyz", index=":")
+    assert [a.get_chemical_formula() for a in written] == ["Cu", "Ni", "CO"]
+    assert [a.get_potential_energy() for a in written] == pytest.approx(
+        [energy_of(a) for a in images]
+    )
+
+
+def test_relaxes_and_says_so(tmp_path: Path) -> None:
+    done = run(
+        *("EMT", DATA / "cu111_co.extxyz", "--relax", "--fmax", 0.05, "--json"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["converged"]
+    assert row["steps"] > 1
+    assert row["max_force"] <= 0.05
+
+
+def test_one_failure_is_named_and_the_others_are_written(tmp_path: Path) -> None:
+    write(tmp_path / "in.extxyz", [molecule("CO"), molecule("HF"), molecule("N2")])
+    done = run("EMT", "in.extxyz", "-o", "out.extxyz", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "in.extxyz@1" in done.stderr
+    assert "No EMT-potential for F" in done.stderr
+    assert "Traceback" not in done.stderr
+    written = read(tmp_path / "out.extxyz", index=":")
+    assert [a.get_chemical_formula() for a in written] == ["CO", "N2"]
+
+
+def test_takes_a_slice_of_a_file(tmp_path: Path) -> None:
+    done = run("EMT", DATA / "g2.extxyz", "--index", ":3", "--json", cwd=tmp_path)
+    assert [row["formula"] for row in json.loads(done.stdout)] == ["H2O", "CH4", "H3N"]
+
+
+def test_reads_cif_with_a_registry_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ase.calculators.lj import LennardJones\nCALCULATORS = {'soft lj': LennardJones}\n"
+    )
+    done = run(
+        *("soft lj", DATA / "tio2_rutile.cif", "--registry", "mine.py:CALCULATORS"),
+        *("--kwargs", '{"epsilon": 0.1}', "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["formula"] == "O4Ti2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("EMT", "nothing.xyz"), "there is no file nothing.xyz"),
+        (("EMT", "notes.txt"), "cannot read"),
+        (("EMT", "in.xyz", "--index", "nonsense"), "nonsense"),
+        (("EMT", "in.xyz", "-o", "out.unknown"), "no ending that ASE knows"),
+        (("EMT", "in.xyz", "-o", "missing/out.xyz"), "does not exist"),
+        (("nope", "in.xyz"), "no calculator 'nope'"),
+        (("EMT", "in.xyz", "--kwargs", "{"), "no JSON"),
+        (("EMT", "in.xyz", "--broker", "nonsense"), "no address"),
+        (("EMT", "in.xyz", "--log-level", "loud"), "log level"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    write(tmp_path / "in.xyz", bulk("Cu"))
+    (tmp_path / "notes.txt").write_text("no structure\n")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_a_calculator_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def make():\n    raise OSError('no weights in the box')\n")
+    write(tmp_path / "in.xyz", bulk("Cu"))
+    done = run("broken:make", "in.xyz", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no weights in the box" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_crashes_at_the_start_is_said_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "crash.py").write_text(
+        "import os\ndef make():\n    print('loading the model', flush=True)\n    os._exit(9)\n"
+    )
+    write(tmp_path / "in.xyz", bulk("Cu"))
+    done = run("crash:make", "in.xyz", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "exit code 9" in done.stderr
+    assert "loading the model" in done.stderr
+
+
+def test_an_interrupt_writes_what_is_finished_and_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, time\n"
+        "from ase.calculators.emt import EMT\n"
+        "class Slow(EMT):\n"
+        "    def calculate(self, atoms=None, *args, **kwargs):\n"
+        "        if len(atoms) > 1:\n"
+        "            time.sleep(1)\n"
+        f"            pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        "            time.sleep(30)\n"
+        "        super().calculate(atoms, *args, **kwargs)\n"
+    )
+    write(tmp_path / "in.extxyz", [bulk("Cu"), molecule("CO")])
+    process = subprocess.Popen(
+        [*ASERPC, "run", "slow:Slow", "in.extxyz", "-o", "out.extxyz"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    worker = wait_for_pid(tmp_path / "pid", process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert "in.extxyz@1" in errors
+    assert "Traceback" not in errors
+    assert len(read(tmp_path / "out.extxyz", index=":")) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def wait_for_pid(path: Path, process: subprocess.Popen[str]) -> int:
+    while process.poll() is None:
+        if path.exists() and (text := path.read_text()):
+            return int(text)
+    raise AssertionError(process.communicate())
