@@ -29,7 +29,14 @@ def make_environment(*packages: str) -> Path:
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        install = [folder / "bin" / "pip", "install", "--quiet", "-e", REPOSITORY, *packages]
+        install: list[str | Path] = [
+            folder / "bin" / "pip",
+            "install",
+            "--quiet",
+            "-e",
+            REPOSITORY,
+            *packages,
+        ]
         subprocess.run(install, check=True)
         done.touch()
     return folder / "bin"
