@@ -195,7 +195,10 @@ class Pool:
         """Close the idle sockets and end the context."""
         with self._lock:
             context, self._context = self._context, None
-            self._idle.clear()
+            idle, self._idle = self._idle, {}
+        for channels in idle.values():
+            for channel in channels:
+                channel.close()
         if context is not None:
             context.destroy(linger=0)
 

@@ -119,7 +119,9 @@ class RemoteCalculator(Calculator):
 
         See `ase.calculators.calculator.BaseCalculator.get_property`.
         """
-        if self._about and name not in self.implemented_properties:
+        # Nearly all have energy and forces: not worth the question.
+        knows = bool(self._about) or (allow_calculation and name not in ("energy", "forces"))
+        if knows and name not in self.implemented_properties:
             raise PropertyNotImplementedError(f"{name} property not implemented")
         with self._lock:
             known = self._calculated

@@ -1,0 +1,58 @@
+"""What tests of several kinds need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.service import Service
+from support.waiting import wait_for
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """A private folder with a path short enough for unix sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="a-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def service(socket_folder: Path, leaves_nothing: None) -> Iterator[Service]:
+    """A service without a broker or worker yet, ended with the test."""
+    service = Service(socket_folder)
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def leaves_nothing() -> Iterator[None]:
+    """Check that a test leaves neither a thread nor a process."""
+    from aserpc.client import blocking
+
+    threads, children = set(threading.enumerate()), _children()
+    yield
+    blocking.pool().close()
+    wait_for(
+        lambda: set(threading.enumerate()) <= threads,
+        what=lambda: f"threads are left: {set(threading.enumerate()) - threads}",
+    )
+    wait_for(
+        lambda: _children() <= children,
+        what=lambda: f"processes are left: {_children() - children}",
+    )
+
+
+def _children() -> set[str]:
+    pid = os.getpid()
+    return {
+        child
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in task.read_text().split()
+    }

@@ -1,0 +1,1 @@
+"""What tests share: waiting, services in threads, processes, peers, calculators."""
