@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
-from aserpc.broker.records import Calculator, Job
+from aserpc.broker.records import Calculator, Job, Worker
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import unpack_about
 
-if TYPE_CHECKING:
-    from aserpc.broker.requests import Requests
 
-
-def snapshot(state: Requests, now: float) -> dict[str, Any]:
+def snapshot(
+    by_name: Mapping[str, Calculator], workers: Collection[Worker], now: float
+) -> dict[str, Any]:
     """Return the broker's workers and requests, as plain values.
 
     ``workers``, ``pending_requests`` and ``manager`` are as in aserpc 0.1.
     """
-    calculators = sorted(state.calculators.items())
+    calculators = sorted(by_name.items())
     return {
         "workers": {name: _counts(c) for name, c in calculators if c.workers},
         "pending_requests": {
             name: len(c.waiting()) for name, c in calculators if c.is_waited_for()
         },
         "manager": {"connected": False, "spawnable": []},
-        "running_requests": {name: _running(c) for name, c in calculators if c.members},
+        "running_requests": _running(calculators, workers),
         "processes": [
             {
                 "calculator": worker.calculator.name,
                 "state": worker.state.value,
-                "pid": worker.identity.get("pid"),
-                "host": worker.identity.get("host"),
+                "pid": worker.process[0],
+                "host": worker.process[1],
                 "answered": worker.answered,
                 "seconds": round(now - worker.since, 3),
                 "factory": unpack_about(worker.about).get("factory"),
             }
-            for worker in state.workers.values()
+            for worker in workers
         ],
     }
 
@@ -50,8 +50,13 @@ def _counts(calculator: Calculator) -> dict[str, int]:
     }
 
 
-def _running(calculator: Calculator) -> int:
-    return sum(len(worker.jobs) for worker in calculator.workers.values())
+def _running(
+    calculators: Iterable[tuple[str, Calculator]], workers: Iterable[Worker]
+) -> dict[str, int]:
+    counts = {name: 0 for name, calculator in calculators if calculator.members}
+    for worker in workers:
+        counts[worker.calculator.name] += len(worker.jobs)
+    return counts
 
 
 def progress(job: Job, now: float) -> str:
@@ -62,6 +67,6 @@ def progress(job: Job, now: float) -> str:
     waited = f"{now - job.queued_at:.0f} s"
     if calculator.deserted_at is not None:
         return f"waits for a worker, {waited}; {calculator.deserted_by}"
-    if len(calculator.starting) == len(calculator.workers):
+    if not calculator.serving:
         return f"a worker is loading, {waited}"
     return f"{calculator.queued} wait for {len(calculator.workers)} workers, {waited}"

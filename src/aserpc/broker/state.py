@@ -62,7 +62,8 @@ class BrokerState(Workers):
                 if job is not None:
                     self._cancel(job)
         elif isinstance(message, StatusRequest):
-            self._to_client(peer, Status(message.id, snapshot(self, now)))
+            status = snapshot(self.calculators, self.workers.values(), now)
+            self._to_client(peer, Status(message.id, status))
         elif isinstance(message, ShutdownRequest):
             told = self._shut_down(message.calculator, now)
             self._to_client(peer, Status(message.id, {"workers": told}))
@@ -74,7 +75,7 @@ class BrokerState(Workers):
         """Take a worker's message."""
         worker = self.workers.get(peer)
         if worker is not None:
-            worker.last_heard = now
+            worker.last_heard, worker.asked = now, False
         if isinstance(message, Hello):
             self._hello(peer, message, now)
         elif isinstance(message, Ready):
@@ -94,7 +95,9 @@ class BrokerState(Workers):
                 self._end(worker, WorkerState.GONE, now, "it was idle")
                 self._to_worker(peer, Dismiss())
         elif isinstance(message, Goodbye):
-            self._goodbye(worker, message, now)
+            # What it had not answered, `returned` or lost on the way to it, was not computed.
+            self._end(worker, WorkerState.GONE, now, "it said goodbye")
+            self._to_worker(peer, Dismiss())
         elif isinstance(message, Failed):
             self._failed(worker, message, now)
         return self._take()
@@ -110,16 +113,20 @@ class BrokerState(Workers):
         worker = self.workers.get(peer)
         if worker is not None:
             if isinstance(undelivered, Request) and undelivered.key in worker.jobs:
-                self._requeue(worker.jobs[undelivered.key], now)  # it was no attempt
+                # It was no attempt, and those after it will not arrive either.
+                for key in reversed(list(worker.jobs)):
+                    self._requeue(worker.jobs[key], now)
+                    if key == undelivered.key:
+                        break
             if worker.state is WorkerState.RETURNING and now < worker.since + RETURN_GRACE:
-                self._timers.at(now + 0.2, self._check_worker, peer)
+                self._check_at(worker, now + 0.2)
             else:
                 self._end(worker, WorkerState.LOST, now, "its connection broke")
         return self._take()
 
     def connection_closed(self, now: float) -> None:
         """Take it that some worker's connection was closed: try them all, soon."""
-        if self._sweep_until < now:
+        if self._sweep_until is None:
             self._timers.at(now + 0.01, self._sweep)
         self._sweep_until = now + SWEEP_TIME
 
@@ -152,5 +159,5 @@ class BrokerState(Workers):
         calculator wait for it.
         """
         for peer, name in roster:
-            self._register(peer, name, WorkerState.RETURNING, now)
-            self._timers.at(now + 0.05, self._check_worker, peer)
+            worker = self._register(peer, name, WorkerState.RETURNING, now)
+            self._check_at(worker, now + 0.05)

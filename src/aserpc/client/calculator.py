@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -216,6 +217,7 @@ class RemoteCalculator(Calculator):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_lock"]
+        state["_needs"], state["_warned"] = deepcopy(self._needs), set(self._warned)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
