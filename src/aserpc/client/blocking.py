@@ -159,32 +159,36 @@ class Channel:
                 self._unsent.popleft()
 
     def is_clean(self) -> bool:
-        """Whether nothing of the last call is left that the next one would send."""
-        return not self._unsent and not self._sending
+        """Whether nothing of the last call is left that would disturb the next."""
+        return not (self._unsent or self._sending or self.state.pending)
 
 
 class Pool:
     """The process's ZeroMQ context and its idle sockets, by address."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._context: transport.Context | None = None
         self._idle: dict[str, list[Channel]] = {}
+        self._lent = 0
 
     def channel(self, address: str) -> Channel:
         """Take an idle socket, or make one."""
         with self._lock:
             idle = self._idle.get(address)
             if idle:
-                return idle.pop()
-            if self._context is None:
-                self._context = transport.make_context()
-            return Channel(self._context, address)
+                channel = idle.pop()
+            else:
+                if self._context is None:
+                    self._context = transport.make_context()
+                channel = Channel(self._context, address)
+            self._lent += 1
+            return channel
 
     def put_back(self, channel: Channel) -> None:
         """Keep a socket for the next call, or close it if there are enough."""
         with self._lock:
+            self._lent -= 1
             idle = self._idle.setdefault(channel.address, [])
             if len(idle) < MAX_IDLE and channel.is_clean():
                 idle.append(channel)
@@ -192,9 +196,10 @@ class Pool:
         channel.close()
 
     def close(self) -> None:
-        """Close the idle sockets and end the context."""
+        """Close the idle sockets, and end the context unless a thread still waits on one."""
         with self._lock:
-            context, self._context = self._context, None
+            context = None if self._lent else self._context
+            self._context = self._context if self._lent else None
             idle, self._idle = self._idle, {}
         for channels in idle.values():
             for channel in channels:
@@ -210,11 +215,16 @@ _inherited: list[Pool] = []
 
 def pool() -> Pool:
     """Return this process's pool."""
-    global _pool
-    if _pool.pid != os.getpid():
-        _inherited.append(_pool)
-        _pool = Pool()
     return _pool
+
+
+def _renew() -> None:
+    global _pool
+    _inherited.append(_pool)
+    _pool = Pool()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 @contextlib.contextmanager
@@ -236,5 +246,4 @@ def check_broker(address: str, timeout: float) -> None:
 
 @atexit.register
 def _close() -> None:
-    if _pool.pid == os.getpid():
-        _pool.close()
+    _pool.close()

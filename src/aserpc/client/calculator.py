@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,10 @@ from ase.outputs import Properties, all_outputs
 
 from aserpc import transport
 from aserpc.client import blocking
+from aserpc.client.arguments import positive
 from aserpc.client.failures import to_exception
 from aserpc.client.leftovers import warn_left_out
+from aserpc.client.locks import Lock
 from aserpc.client.needs import PropertyNeeds
 from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
@@ -91,16 +91,16 @@ class RemoteCalculator(Calculator):
             raise TypeError(f"calc_name is the name of a calculator, not {calc_name!r}")
         self.calc_name = calc_name
         self.broker = transport.check_address(settings.ipc_frontend)
-        self.timeout = _positive(
+        self.timeout = positive(
             "timeout", settings.client_timeout_ms if timeout is None else timeout
         )
-        self.deadline = None if deadline is None else _positive("deadline", deadline)
+        self.deadline = None if deadline is None else positive("deadline", deadline)
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ValueError(f"retries is a number of attempts from 0, not {retries!r}")
         self.retries = retries
         self._session = Session()
         self._needs = PropertyNeeds()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._calculated: _Calculated | None = None
         self._about = b""
         self._answer: Answer | None = None
@@ -223,7 +223,7 @@ class RemoteCalculator(Calculator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._session = Session()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"RemoteCalculator({self.calc_name!r}, broker={self.broker!r})"
@@ -283,9 +283,3 @@ class RemoteCalculator(Calculator):
                 raise error
             logger.warning("attempt %d failed: %s", attempt + 1, error)
         raise AssertionError
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        raise ValueError(f"{name} is a positive number, not {value!r}")
-    return float(value)

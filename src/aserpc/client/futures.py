@@ -16,8 +16,10 @@ import zmq
 
 from aserpc import transport
 from aserpc.client import blocking
+from aserpc.client.arguments import positive, property_names
 from aserpc.client.failures import to_exception
 from aserpc.client.leftovers import warn_left_out
+from aserpc.client.locks import Lock
 from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.client.state import Effect, Resolve
@@ -102,15 +104,16 @@ class Client:
             Its result is the calculator's results: {property: value}. Cancelling it drops the
             request if it is still queued.
         """
+        names = property_names(properties)
+        deadline = None if deadline is None else positive("deadline", deadline)
         packed: PackedAtoms = pack_atoms(atoms).owned()
         warn_left_out(packed.left_out, self._warned)
         payload = packed.frames()
         transport.check_size(payload)
         request = Request(
-            *self._session.next_key(), calculator, "calculate", list(properties), deadline=deadline
+            *self._session.next_key(), calculator, "calculate", names, deadline=deadline
         )
         future: Future[Results] = Future()
-        thread = _io_thread(self.broker)
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
 
@@ -133,20 +136,21 @@ class Client:
 
         def cancelled(done: Future[Results]) -> None:
             if done.cancelled():
-                thread.do(lambda channel: channel.state.cancel(request.key))
+                thread.cancel(request.key)
 
         def send(channel: blocking.Channel) -> list[Effect]:
             now = time.monotonic()
             return channel.state.submit(request, payload, now, self.timeout / 1000, deadline)
 
-        thread.submit(request.key, send, ended)
+        thread = _submit(self.broker, request.key, send, ended)
         future.add_done_callback(cancelled)
         return future
 
     def close(self) -> None:
-        """Cancel what has not been answered."""
+        """Cancel what has not been answered; the client stays usable."""
         for future in list(self._waiting):
             future.cancel()
+        _release(self.broker)
 
     def __enter__(self) -> Client:
         return self
@@ -162,14 +166,19 @@ class _IOThread:
     """A thread that owns one socket to a broker and everything that waits on it."""
 
     def __init__(self, address: str) -> None:
-        self.pid = os.getpid()
-        self._channel = blocking.pool().channel(address)
+        self._pool = blocking.pool()
+        self._channel = self._pool.channel(address)
         self._waker = transport.Waker()
         self._calls: deque[Callable[[blocking.Channel], list[Effect]]] = deque()
         self._ends: dict[RequestKey, Callable[[Resolve], None]] = {}
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="aserpc client", daemon=True)
         self._thread.start()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits on it."""
+        return not self._ends
 
     def submit(
         self,
@@ -179,39 +188,50 @@ class _IOThread:
     ) -> None:
         """Send a request from the thread; `ended` is called there with its end."""
         self._ends[key] = ended
-        self.do(send)
+        self._do(send)
 
-    def do(self, call: Callable[[blocking.Channel], list[Effect]]) -> None:
-        """Have something done by the thread."""
-        self._calls.append(call)
-        self._waker.wake()
+    def cancel(self, key: RequestKey) -> None:
+        """Stop waiting for a request."""
+        if self._ends.pop(key, None) is not None:
+            self._do(lambda channel: channel.state.cancel(key))
 
     def close(self) -> None:
         """End the thread; what still waits is resolved with an error."""
         self._stop = True
         self._waker.wake()
-        self._thread.join(1.0)
+        if self._thread is not threading.current_thread():
+            self._thread.join(1.0)
+
+    def _do(self, call: Callable[[blocking.Channel], list[Effect]]) -> None:
+        self._calls.append(call)
+        self._waker.wake()
 
     def _run(self) -> None:
         channel = self._channel
         poller = zmq.Poller()
         poller.register(self._waker.fileno(), zmq.POLLIN)
-        while not self._stop:
-            poller.register(channel.socket, channel.events())
-            due = channel.state.next_tick()
-            wait = None if due is None else transport.milliseconds(due - time.monotonic())
-            if self._waker.fileno() in dict(poller.poll(wait)):
-                self._waker.clear()
-            channel.flush()
-            resolved = channel.receive()
-            while self._calls:
-                resolved += channel.perform(self._calls.popleft()(channel))
-            resolved += channel.perform(channel.state.tick(time.monotonic()))
-            self._resolve(resolved)
-        for key in list(self._ends):
-            self._resolve([Resolve(key, None, [], CancelledRequestError("the process ends"))])
-        channel.close()
-        self._waker.close()
+        try:
+            while not self._stop or self._calls:
+                self._turn(channel, poller)
+        finally:
+            _forget(self)
+            for key in list(self._ends):
+                error = CancelledRequestError("the client's thread has ended")
+                self._resolve([Resolve(key, None, [], error)])
+            self._pool.put_back(channel)
+
+    def _turn(self, channel: blocking.Channel, poller: zmq.Poller) -> None:
+        poller.register(channel.socket, channel.events())
+        due = channel.state.next_tick()
+        wait = None if due is None else transport.milliseconds(due - time.monotonic())
+        if self._waker.fileno() in dict(poller.poll(wait)):
+            self._waker.clear()
+        channel.flush()
+        resolved = channel.receive()
+        while self._calls:
+            resolved += channel.perform(self._calls.popleft()(channel))
+        resolved += channel.perform(channel.state.tick(time.monotonic()))
+        self._resolve(resolved)
 
     def _resolve(self, resolved: list[Resolve]) -> None:
         for end in resolved:
@@ -221,20 +241,53 @@ class _IOThread:
 
 
 _threads: dict[str, _IOThread] = {}
-_lock = threading.Lock()
+#: Threads of parent processes, which don't exist here; what they own must not be closed here.
+_inherited: list[dict[str, _IOThread]] = []
+_lock = Lock()
 
 
-def _io_thread(address: str) -> _IOThread:
-    """Return this process's thread for a broker."""
+def _submit(
+    address: str,
+    key: RequestKey,
+    send: Callable[[blocking.Channel], list[Effect]],
+    ended: Callable[[Resolve], None],
+) -> _IOThread:
+    """Have the process's thread for a broker send a request; return the thread."""
     with _lock:
         thread = _threads.get(address)
-        if thread is None or thread.pid != os.getpid():
+        if thread is None:
             thread = _threads[address] = _IOThread(address)
+        thread.submit(key, send, ended)
         return thread
+
+
+def _release(address: str) -> None:
+    """End the thread for a broker if nothing waits on it; the next request starts another."""
+    with _lock:
+        thread = _threads.get(address)
+        if thread is None or not thread.is_idle:
+            return
+        del _threads[address]
+    thread.close()
+
+
+def _forget(thread: _IOThread) -> None:
+    """Give nothing more to a thread that ends."""
+    with _lock:
+        for address in [address for address, other in _threads.items() if other is thread]:
+            del _threads[address]
+
+
+def _renew() -> None:
+    global _threads
+    _inherited.append(_threads)
+    _threads = {}
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 @atexit.register
 def _close() -> None:
-    for thread in _threads.values():
-        if thread.pid == os.getpid():
-            thread.close()
+    for thread in list(_threads.values()):
+        thread.close()

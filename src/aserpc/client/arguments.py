@@ -1,0 +1,21 @@
+"""What callers give, checked where they give it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a positive real number of any type as a float; raise ValueError for others."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+        raise ValueError(f"{name} is a positive number, not {value!r}")
+    return float(value)
+
+
+def property_names(properties: Sequence[str]) -> list[str]:
+    """Return the names of properties; raise TypeError where they are none."""
+    if isinstance(properties, str) or not all(isinstance(name, str) for name in properties):
+        raise TypeError(f"properties is a list of names, not {properties!r}")
+    return list(properties)
