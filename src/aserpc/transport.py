@@ -223,35 +223,39 @@ class Waker:
 
 
 @contextlib.contextmanager
-def bound(sock: Socket, address: str) -> Iterator[None]:
-    """Bind a socket for the time of the block; an ipc socket's folder is made, private.
+def reserved(address: str) -> Iterator[None]:
+    """Have an address for oneself for the time of the block; an ipc socket's folder is made.
 
     libzmq lets a second process bind an ipc path and steals it from the first, so a lock beside
     the socket decides who has it. The lock falls with its process: a dead broker's socket file is
-    no obstacle.
+    no obstacle. The block must outlive the socket, which removes its file when it is closed.
 
     Raises
     ------
     AddressError
-        If the address is in use or cannot be bound.
+        If the address is in use or cannot be used.
     """
     check_address(address)
-    with contextlib.ExitStack() as stack:
-        path = ipc_path(address)
-        if path is not None:
-            _make_private_folder(path.parent)
-            stack.enter_context(_locked(path))
-        try:
-            sock.bind(address)
-        except zmq.ZMQError as error:
-            hint = "another broker serves it" if error.errno == zmq.EADDRINUSE else error.strerror
-            msg = f"cannot bind {address}: {hint}"
-            raise AddressError(msg) from None
+    path = ipc_path(address)
+    if path is None:
+        yield
+        return
+    _make_private_folder(path.parent)
+    with _locked(path):
         try:
             yield
         finally:
-            if path is not None:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def bind(sock: Socket, address: str) -> None:
+    """Bind a socket; raise `AddressError` where that can't be."""
+    try:
+        sock.bind(address)
+    except zmq.ZMQError as error:
+        hint = "another broker serves it" if error.errno == zmq.EADDRINUSE else error.strerror
+        msg = f"cannot bind {address}: {hint}"
+        raise AddressError(msg) from None
 
 
 def _make_private_folder(folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import zmq
 from aserpc import transport
 from aserpc.header import pack_header, unpack_header
 from aserpc.messages import (
+    FROM_CLIENT,
     IDENTITY_SIZE,
     TO_CLIENT,
     TO_WORKER,
@@ -123,3 +125,50 @@ class FakeWorker(Peer):
     def answer(self, request: Request, payload: Sequence[Buffer] = ()) -> None:
         """Answer a request."""
         self.send(Answer(request.session, request.id, about=ABOUT), payload)
+
+
+class FakeBroker:
+    """A broker by hand, in a thread: answers each message as a function says.
+
+    Parameters
+    ----------
+    address
+        Where it serves clients.
+    reply
+        Called with each message; returns those to send back.
+    """
+
+    def __init__(self, address: str, reply: Callable[[Message], list[Message]]) -> None:
+        self.address = address
+        self.reply = reply
+        #: What clients have sent.
+        self.received: list[Message] = []
+        self._stop = threading.Event()
+        self._bound = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="fake broker", daemon=True)
+        self._thread.start()
+        assert self._bound.wait(SOON)
+
+    def requests(self) -> list[Request]:
+        """Return the requests that have come."""
+        return [message for message in self.received if isinstance(message, Request)]
+
+    def close(self) -> None:
+        """Vanish without a word."""
+        self._stop.set()
+        self._thread.join(SOON)
+
+    def _serve(self) -> None:
+        context: transport.Context = zmq.Context()
+        sock = transport.router(context, 30.0, 1000)
+        sock.bind(self.address)
+        self._bound.set()
+        while not self._stop.is_set():
+            if not sock.poll(10):
+                continue
+            peer, header, *_ = sock.recv_multipart()
+            message = unpack_header(header, FROM_CLIENT)
+            self.received.append(message)
+            for answer in self.reply(message):
+                sock.send_multipart([peer, pack_header(answer)])
+        context.destroy(linger=0)

@@ -17,7 +17,7 @@ import zmq
 from aserpc import transport
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.state import BrokerState
-from aserpc.errors import ProtocolError
+from aserpc.errors import AddressError, ProtocolError
 from aserpc.header import pack_header, unpack_header
 from aserpc.messages import FROM_CLIENT, FROM_WORKER, IDENTITY_SIZE, Buffer, Message
 from aserpc.serving import serve_in_thread
@@ -86,6 +86,9 @@ class Broker:
         )
         self.frontend = transport.check_address(settings.ipc_frontend)
         self.backend = transport.check_address(settings.ipc_backend)
+        if self.frontend == self.backend:
+            msg = f"clients and workers need addresses of their own, not both {self.frontend}"
+            raise AddressError(msg)
         self.worker_timeout = settings.worker_timeout
         self.request_queue_timeout = settings.request_queue_timeout
         self.allow_mixed = allow_mixed
@@ -113,29 +116,29 @@ class Broker:
             self.request_queue_timeout,
             allow_mixed=self.allow_mixed,
         )
-        context = transport.make_context()
-        try:
-            with contextlib.ExitStack() as stack:
-                self._front = stack.enter_context(
-                    transport.router(context, self.worker_timeout, CLIENT_HIGH_WATER_MARK)
-                )
-                self._back = stack.enter_context(transport.router(context, self.worker_timeout, 0))
-                # Tells of every connection that is closed, also that of a worker that computes.
-                monitor = self._back.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-                stack.callback(self._back.disable_monitor)
-                self._outbox = Outbox(self._front)
-                stack.enter_context(transport.bound(self._front, self.frontend))
-                stack.enter_context(transport.bound(self._back, self.backend))
-                stack.enter_context(self._owned())
-                self.serving.set()
-                logger.info("serving clients at %s, workers at %s", self.frontend, self.backend)
-                try:
-                    self._loop(monitor)
-                finally:
-                    self.serving.clear()
-                    self._finish()
-        finally:
-            context.destroy(linger=int(LINGER * 1000))
+        with contextlib.ExitStack() as stack:
+            for address in (self.frontend, self.backend):
+                stack.enter_context(transport.reserved(address))
+            context = transport.make_context()
+            # The context closes the sockets: closed one by one, they would wait for ever for those
+            # who do not read.
+            stack.callback(context.destroy, linger=int(LINGER * 1000))
+            self._front = transport.router(context, self.worker_timeout, CLIENT_HIGH_WATER_MARK)
+            self._back = transport.router(context, self.worker_timeout, 0)
+            # Tells of every connection that is closed, also that of a worker that computes.
+            monitor = self._back.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            stack.callback(self._back.disable_monitor)
+            self._outbox = Outbox(self._front)
+            transport.bind(self._front, self.frontend)
+            transport.bind(self._back, self.backend)
+            stack.enter_context(self._owned())
+            self.serving.set()
+            logger.info("serving clients at %s, workers at %s", self.frontend, self.backend)
+            try:
+                self._loop(monitor)
+            finally:
+                self.serving.clear()
+                self._finish()
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:

@@ -1,0 +1,407 @@
+"""How long a client waits, what ends the wait, and what is left behind by it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+
+from aserpc import Broker, RemoteCalculator
+from aserpc.errors import (
+    AserpcError,
+    BrokerSilentError,
+    BrokerStoppedError,
+    DeadlineError,
+    NoWorkersError,
+    ProtocolError,
+    QueueTimeoutError,
+)
+from aserpc.messages import Answer, Cancel, Message, Ping, Pong, Reject, Request, failure
+from support.calculators import Failing, Gate, Spring
+from support.peers import FakeBroker
+from support.service import Service
+from support.waiting import wait_for
+
+
+def atom(x: float) -> Atoms:
+    return Atoms("H", [(x, 0, 0)])
+
+
+def energy_at(calculator: RemoteCalculator, x: float) -> float:
+    return float(calculator.get_property("energy", atom(x)))
+
+
+class Elapsed:
+    """Measures the time of a block, s."""
+
+    def __enter__(self) -> Elapsed:
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.seconds = time.monotonic() - self._since
+
+
+class Gated:
+    """A service whose calculator computes while its gate is open."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        self.service, self.folder = service, folder
+        self.worker = service.start_worker("gate", lambda: Gate(str(folder)))
+
+    def started(self) -> int:
+        return len(list(self.folder.glob("started-*")))
+
+    def open(self) -> None:
+        (self.folder / "go").touch()
+
+    def shut(self) -> None:
+        (self.folder / "go").unlink()
+
+    def pending(self) -> int:
+        return sum(self.service.status()["pending_requests"].values())
+
+    def running(self) -> int:
+        return sum(self.service.status()["running_requests"].values())
+
+
+@pytest.fixture
+def gated(service: Service, tmp_path: Path) -> Iterator[Gated]:
+    """A broker and a gated worker; the gate opens at the end."""
+    service.start_broker()
+    gated = Gated(service, tmp_path)
+    yield gated
+    gated.open()
+
+
+class InThread(threading.Thread):
+    """Calls something in a thread and keeps what comes of it."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.call, self.value, self.error = call, None, None
+        self.start()
+
+    call: Callable[[], object]
+    value: object
+    error: BaseException | None
+
+    def run(self) -> None:
+        """See `threading.Thread.run`."""
+        try:
+            self.value = self.call()
+        except BaseException as error:  # noqa: BLE001 -- for the test to look at
+            self.error = error
+
+    def result(self) -> object:
+        """Wait for the end."""
+        self.join(20)
+        assert not self.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+# ---- is there a broker? --------------------------------------------------------------------------
+
+
+def test_without_a_broker_it_says_so_at_once(socket_folder: Path, leaves_nothing: None) -> None:
+    address = f"ipc://{socket_folder}/frontend.ipc"
+    with Elapsed() as elapsed, pytest.raises(ConnectionError) as caught:
+        RemoteCalculator("spring", address)
+    text = str(caught.value)
+    assert text.startswith("Broker not reachable")
+    assert str(socket_folder) in text
+    assert "aserpc broker" in text
+    assert elapsed.seconds < 4
+
+
+def test_the_check_can_be_left_out(socket_folder: Path, leaves_nothing: None) -> None:
+    address = f"ipc://{socket_folder}/frontend.ipc"
+    calculator = RemoteCalculator("spring", address, timeout=300, check_broker=False)
+    with Elapsed() as elapsed, pytest.raises((ConnectionError, TimeoutError)):
+        energy_at(calculator, 1)
+    assert elapsed.seconds < 3
+
+
+def test_a_calculator_made_before_its_broker_works_when_it_is_there(service: Service) -> None:
+    calculator = RemoteCalculator("spring", service.frontend, check_broker=False)
+    service.start_broker()
+    service.start_worker("spring", Spring)
+    assert energy_at(calculator, 2) == 2
+
+
+# ---- silence -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(socket_folder: Path, leaves_nothing: None) -> Iterator[FakeBroker]:
+    """A broker by hand that answers pings and nothing else."""
+    broker = FakeBroker(
+        f"ipc://{socket_folder}/frontend.ipc",
+        lambda message: [pong(message, known=True)] if isinstance(message, Ping) else [],
+    )
+    yield broker
+    broker.close()
+
+
+def pong(ping: Ping, *, known: bool) -> Pong:
+    if not known:
+        return Pong(b"i" * 16, [], ping.keys)
+    return Pong(b"i" * 16, [[*key, "running", "it is"] for key in ping.keys], [])
+
+
+def test_a_broker_that_vanishes_is_noticed_within_the_timeout(fake: FakeBroker) -> None:
+    calculator = RemoteCalculator("it", fake.address, timeout=600)
+    call = InThread(lambda: energy_at(calculator, 1))
+    wait_for(fake.requests)
+    with Elapsed() as elapsed:
+        fake.close()
+        with pytest.raises(BrokerSilentError, match="no word from the broker"):
+            call.result()
+    assert elapsed.seconds < 3
+
+
+def test_a_broker_that_hangs_is_noticed_within_the_timeout(fake: FakeBroker) -> None:
+    calculator = RemoteCalculator("it", fake.address, timeout=400)
+    fake.reply = lambda message: []
+    with Elapsed() as elapsed, pytest.raises(BrokerSilentError) as caught:
+        energy_at(calculator, 1)
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value, ConnectionError)
+    assert elapsed.seconds < 3
+
+
+def test_a_calculation_may_take_longer_than_the_timeout(gated: Gated) -> None:
+    calculator = gated.service.calculator("gate", timeout=300)
+    call = InThread(lambda: energy_at(calculator, 2))
+    timer = threading.Timer(1.2, gated.open)
+    timer.start()
+    assert call.result() == 2
+    timer.join()
+
+
+def test_a_queued_request_may_wait_longer_than_the_timeout(gated: Gated) -> None:
+    calls = [
+        InThread(lambda: energy_at(gated.service.calculator("gate", timeout=300), 2))
+        for _ in range(3)
+    ]
+    timer = threading.Timer(1.2, gated.open)
+    timer.start()
+    assert [call.result() for call in calls] == [2, 2, 2]
+    timer.join()
+
+
+def test_one_ping_a_socket_asks_for_what_has_no_news(fake: FakeBroker) -> None:
+    calculator = RemoteCalculator("it", fake.address, timeout=800)
+    known = len(fake.received)
+    call = InThread(lambda: energy_at(calculator, 1))
+    wait_for(lambda: len(fake.received) >= known + 6)
+    asked = [message for message in fake.received[known:] if isinstance(message, Ping)]
+    (request,) = fake.requests()
+    assert all(ping.keys == [list(request.key)] for ping in asked)
+    fake.reply = lambda message: [Answer(*request.key, error=failure("no_workers", "none"))]
+    with pytest.raises(NoWorkersError):
+        call.result()
+
+
+def test_what_the_broker_does_not_know_is_sent_again(fake: FakeBroker) -> None:
+    calculator = RemoteCalculator("it", fake.address, timeout=400)
+
+    def reply(message: Message) -> list[Message]:
+        if isinstance(message, Ping):
+            return [pong(message, known=False)]
+        if len(fake.requests()) == 3:
+            return [Answer(*fake.requests()[0].key, error=failure("no_workers", "third time"))]
+        return []
+
+    fake.reply = reply
+    with pytest.raises(NoWorkersError, match="third time"):
+        energy_at(calculator, 1)
+    assert len({request.key for request in fake.requests()}) == 1
+
+
+# ---- deadline, cancellation ----------------------------------------------------------------------
+
+
+def test_a_deadline_abandons_what_runs(gated: Gated) -> None:
+    calculator = gated.service.calculator("gate", deadline=0.3)
+    with Elapsed() as elapsed, pytest.raises(DeadlineError) as caught:
+        energy_at(calculator, 2)
+    assert isinstance(caught.value, TimeoutError)
+    assert 0.25 < elapsed.seconds < 3
+    assert gated.started() == 1
+    gated.open()
+    calculator.deadline = None
+    assert energy_at(calculator, 4) == 8, "the worker was not killed, its late answer not taken"
+
+
+def test_a_deadline_drops_what_is_queued(gated: Gated) -> None:
+    first = InThread(lambda: energy_at(gated.service.calculator("gate"), 2))
+    wait_for(gated.started)
+    with pytest.raises(DeadlineError):
+        energy_at(gated.service.calculator("gate", deadline=0.3), 4)
+    wait_for(lambda: gated.pending() == 0)
+    gated.open()
+    assert first.result() == 2
+    wait_for(lambda: gated.running() == 0)
+    assert gated.started() == 1
+
+
+def test_ctrl_c_cancels_and_leaves_the_calculator_usable(gated: Gated) -> None:
+    calculator = gated.service.calculator("gate")
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        wait_for(gated.started)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = InThread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        energy_at(calculator, 2)
+    thread.result()
+    gated.open()
+    assert energy_at(calculator, 4) == 8, "the late answer is not taken"
+    wait_for(lambda: gated.running() == 0)
+
+
+def test_ctrl_c_takes_a_queued_request_out_of_the_queue(gated: Gated) -> None:
+    first = InThread(lambda: energy_at(gated.service.calculator("gate"), 2))
+    wait_for(gated.started)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        wait_for(lambda: gated.pending() == 1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = InThread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        energy_at(gated.service.calculator("gate"), 4)
+    thread.result()
+    wait_for(lambda: gated.pending() == 0)
+    gated.open()
+    assert first.result() == 2
+
+
+def test_a_future_that_is_cancelled_leaves_the_queue(gated: Gated) -> None:
+    client = gated.service.client()
+    running = client.submit("gate", atom(2))
+    wait_for(gated.started)
+    queued = client.submit("gate", atom(4))
+    wait_for(lambda: gated.pending() == 1)
+    assert queued.cancel()
+    wait_for(lambda: gated.pending() == 0)
+    gated.open()
+    assert running.result(20)["energy"] == 2
+
+
+def test_a_late_answer_is_never_taken_for_anothers(fake: FakeBroker) -> None:
+    calculator = RemoteCalculator("it", fake.address, deadline=0.2)
+    with pytest.raises(DeadlineError):
+        energy_at(calculator, 1)
+    (late,) = fake.requests()
+
+    def reply(message: Message) -> list[Message]:
+        if isinstance(message, Request):
+            wrong, right = failure("no_workers", "the late one"), failure("no_workers", "its own")
+            return [Answer(*late.key, error=wrong), Answer(*message.key, error=right)]
+        return []
+
+    fake.reply = reply
+    with pytest.raises(NoWorkersError, match="its own"):
+        energy_at(calculator, 2)
+    assert any(isinstance(message, Cancel) for message in fake.received)
+
+
+# ---- retries -------------------------------------------------------------------------------------
+
+
+def failing(kind: str) -> Callable[[Message], list[Message]]:
+    def reply(message: Message) -> list[Message]:
+        if isinstance(message, Request):
+            return [Answer(*message.key, error={"kind": kind, "message": "so it is"})]
+        return [pong(message, known=True)] if isinstance(message, Ping) else []
+
+    return reply
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["worker_lost", "queue_timeout", "no_workers", "broker_stopped"])
+def test_retries_are_so_many_more_attempts(fake: FakeBroker, kind: str, retries: int) -> None:
+    fake.reply = failing(kind)
+    calculator = RemoteCalculator("it", fake.address, retries=retries)
+    with pytest.raises(AserpcError, match="so it is"):
+        energy_at(calculator, 1)
+    keys = [request.key for request in fake.requests()]
+    assert len(keys) == len(set(keys)) == retries + 1
+
+
+@pytest.mark.parametrize("kind", ["calculation", "deadline", "cancelled", "too_large", "protocol"])
+def test_no_retry_after_what_is_no_failure_of_the_service(fake: FakeBroker, kind: str) -> None:
+    fake.reply = failing(kind)
+    calculator = RemoteCalculator("it", fake.address, retries=3)
+    with pytest.raises(AserpcError, match="so it is"):
+        energy_at(calculator, 1)
+    assert len(fake.requests()) == 1
+
+
+def test_no_retry_after_a_deadline(gated: Gated) -> None:
+    with pytest.raises(DeadlineError):
+        energy_at(gated.service.calculator("gate", deadline=0.3, retries=3), 2)
+    assert gated.started() == 1
+
+
+# ---- what the broker says ------------------------------------------------------------------------
+
+
+def test_a_request_expires_on_time_when_its_worker_has_gone(service: Service) -> None:
+    service.start_broker(request_queue_timeout=0.5)
+    folder = service.folder
+    worker = service.start_worker("gate", lambda: Gate(str(folder)))
+    first = InThread(lambda: energy_at(service.calculator("gate"), 2))
+    wait_for(lambda: list(folder.glob("started-*")))
+    second = InThread(lambda: energy_at(service.calculator("gate"), 4))
+    wait_for(lambda: service.status()["pending_requests"].get("gate") == 1)
+    worker.stop()
+    (folder / "go").touch()
+    assert first.result() == 2
+    with Elapsed() as elapsed, pytest.raises(QueueTimeoutError, match=r"within 0.5 s"):
+        second.result()
+    assert elapsed.seconds < 3
+
+
+def test_clients_that_wait_are_told_that_the_broker_stops(service: Service) -> None:
+    broker: Broker = service.start_broker()
+    folder = service.folder
+    service.start_worker("gate", lambda: Gate(str(folder)))
+    call = InThread(lambda: energy_at(service.calculator("gate"), 2))
+    wait_for(lambda: list(folder.glob("started-*")))
+    service.stop(broker)
+    with pytest.raises(BrokerStoppedError):
+        call.result()
+    (folder / "go").touch()
+
+
+def test_a_broker_of_another_version_says_so(fake: FakeBroker) -> None:
+    calculator = RemoteCalculator("it", fake.address)
+    fake.reply = lambda message: [Reject("protocol version 1 of the peer is not 2, ours")]
+    with pytest.raises(ProtocolError, match="version 1 of the peer is not 2"):
+        energy_at(calculator, 1)
+
+
+def test_a_calculators_error_is_not_retried_by_another_worker(service: Service) -> None:
+    service.start_broker()
+    workers = [service.start_worker("failing", Failing) for _ in range(2)]
+    atoms = atom(1)
+    atoms.info["error"] = "SCFError"
+    atoms.calc = service.calculator("failing", retries=5)
+    with pytest.raises(RuntimeError, match="SCFError"):
+        atoms.get_potential_energy()
+    assert sum(worker.requests_handled for worker in workers) == 1
