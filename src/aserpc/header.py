@@ -17,9 +17,11 @@ from aserpc.messages import (
     Message,
     Reject,
 )
+from aserpc.nesting import check_depth
 
-#: The largest header that is read, in bytes.
-MAX_HEADER_SIZE = 1 << 20
+#: The largest header that the broker reads, and that others read, in bytes. What the broker packs
+#: again may grow (a float of 4 bytes has 8 then), and its status lists all workers.
+MAX_HEADER_SIZE, MAX_BROKER_HEADER_SIZE = 1 << 20, 1 << 24
 
 
 class VersionError(ProtocolError):
@@ -74,8 +76,10 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
     ProtocolError
         If it is no message, or not one that this peer may send.
     """
-    if len(frame) > MAX_HEADER_SIZE:
-        msg = f"a header of {len(frame)} bytes; the limit is {MAX_HEADER_SIZE}"
+    to_broker = expected is FROM_CLIENT or expected is FROM_WORKER
+    limit = MAX_HEADER_SIZE if to_broker else MAX_BROKER_HEADER_SIZE
+    if len(frame) > limit:
+        msg = f"a header of {len(frame)} bytes; the limit is {limit}"
         raise ProtocolError(msg)
     try:
         header = msgpack.unpackb(frame, strict_map_key=False)
@@ -93,7 +97,8 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
         )
     message_type = _MESSAGES.get(kind) if isinstance(kind, str) else None
     if message_type is None or message_type not in expected:
-        msg = f"unexpected message {str(kind)[:40]!r}"
+        what = repr(kind[:40]) if isinstance(kind, str) else f"of kind {type(kind).__name__}"
+        msg = f"unexpected message {what}"
         raise ProtocolError(msg)
     fields = _FIELDS[message_type.KIND]
     values = header[2:]
@@ -104,6 +109,8 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
         if not isinstance(value, types) or (value is True or value is False):
             msg = f"{kind}: {name} is of type {type(value).__name__}"
             raise ProtocolError(msg)
+        if value and isinstance(value, dict):
+            check_depth(value)
     message = message_type(*values)
     message.check()
     return message

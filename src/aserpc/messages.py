@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgpack
 
 from aserpc.errors import ProtocolError
+from aserpc.nesting import check_depth
 
 #: Version of this wire format; it stands in every message.
 PROTOCOL_VERSION = 1
@@ -206,6 +207,9 @@ class Pong(Message):
                 msg = "known requests are [session, id, state, text]"
                 raise ProtocolError(msg)
             _check_key(entry[0], entry[1])
+            if not isinstance(entry[2], str) or not isinstance(entry[3], str):
+                msg = "a request's state and text are strings"
+                raise ProtocolError(msg)
         _check_keys(self.unknown)
 
 
@@ -404,4 +408,5 @@ def unpack_about(about: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         msg = "a worker's description is a msgpack map"
         raise ProtocolError(msg)
+    check_depth(value)
     return value

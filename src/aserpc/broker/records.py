@@ -8,10 +8,12 @@ from typing import Any
 
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import Buffer, Request, RequestKey
+from aserpc.timers import Timer
 
-#: States of a worker that has a calculator to come, and of one that takes requests, now or then.
+#: States of a worker that has a calculator to come, of one that takes requests, and both.
 STARTING = frozenset({WorkerState.LOADING, WorkerState.RETURNING})
-TAKING = STARTING | {WorkerState.IDLE, WorkerState.BUSY}
+SERVING = frozenset({WorkerState.IDLE, WorkerState.BUSY})
+TAKING = STARTING | SERVING
 
 #: For how many sessions a calculator's last worker is remembered.
 AFFINITY_SIZE = 10_000
@@ -34,6 +36,8 @@ class Job:
     attempts: int = 0
     #: When the client stops waiting; None: it waits.
     deadline: float | None = None
+    #: What falls due at the deadline.
+    timer: Timer | None = None
 
     @property
     def key(self) -> RequestKey:
@@ -58,12 +62,22 @@ class Worker:
     jobs: OrderedDict[RequestKey, Job] = field(default_factory=OrderedDict)
     #: Requests that it answered.
     answered: int = 0
+    #: Whether it was asked for a sign of life, and when it is to be looked at next.
+    asked: bool = False
+    timer: Timer | None = None
 
     @property
     def label(self) -> str:
         """What the log calls it."""
-        pid, host = self.identity.get("pid", "?"), self.identity.get("host", "?")
+        pid, host = self.process
         return f"worker of {self.calculator.name!r} (process {pid} on {host})"
+
+    @property
+    def process(self) -> tuple[int | str, str]:
+        """Its process and host, as it says, or what is fit to be shown of that."""
+        pid, host = self.identity.get("pid"), self.identity.get("host")
+        host = host[:80] if isinstance(host, str) and host.isprintable() else "?"
+        return pid if isinstance(pid, int) else "?", host
 
 
 class Calculator:
@@ -83,13 +97,15 @@ class Calculator:
         self.partial: OrderedDict[bytes, Worker] = OrderedDict()
         #: How many workers are registered under the name, those that leave included.
         self.members = 0
-        #: Those of `workers` that are LOADING or RETURNING.
-        self.starting: dict[bytes, Worker] = {}
+        #: Those of `workers` that have said what they serve.
+        self.serving: dict[bytes, Worker] = {}
         #: Requests to describe the calculator, which wait for its first worker.
         self.descriptions: dict[RequestKey, Job] = {}
         #: When it lost its last worker, and how; None while it has one.
         self.deserted_at: float | None = None
         self.deserted_by = ""
+        #: What falls due when those who wait have waited long enough.
+        self.timer: Timer | None = None
         #: How many requests wait for a worker.
         self.queued = 0
         self._queues: OrderedDict[bytes, OrderedDict[RequestKey, Job]] = OrderedDict()
@@ -158,7 +174,7 @@ class Calculator:
         peer, state = worker.peer, worker.state
         for group, belongs in (
             (self.workers, state in TAKING),
-            (self.starting, state in STARTING),
+            (self.serving, state in SERVING),
             (self.idle, state is WorkerState.IDLE),
             (self.partial, state is WorkerState.BUSY and len(worker.jobs) < worker.capacity),
         ):
@@ -166,6 +182,8 @@ class Calculator:
                 group[peer] = worker
             else:
                 group.pop(peer, None)
+        if state is WorkerState.IDLE and not worker.answered:
+            self.idle.move_to_end(peer, last=False)  # never used is not most recently used
 
     def is_waited_for(self) -> bool:
         """Whether a request waits for a worker."""

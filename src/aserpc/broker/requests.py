@@ -24,6 +24,9 @@ from aserpc.timers import Timers
 
 logger = logging.getLogger(__name__)
 
+#: How many of the names that are served an error lists.
+MAX_NAMES = 50
+
 
 class Requests:
     """The broker's requests and their queues.
@@ -60,7 +63,8 @@ class Requests:
         self.stopping = False
         self._effects: list[Effect] = []
         self._timers = Timers()
-        self._sweep_until = -1.0
+        #: Until when connections are tried again and again; None: they are not.
+        self._sweep_until: float | None = None
 
     def _request(self, peer: bytes, request: Request, payload: list[Buffer], now: float) -> None:
         job = self.jobs.get(request.key)
@@ -78,7 +82,7 @@ class Requests:
         self.jobs[job.key] = job
         if request.deadline is not None:
             job.deadline = now + max(0.0, request.deadline)
-            self._timers.at(job.deadline, self._deadline_passed, job)
+            job.timer = self._timers.at(job.deadline, self._deadline_passed, job)
         calculator.enqueue(job)
         if job.key in calculator.descriptions:
             self._describe(calculator)
@@ -87,10 +91,13 @@ class Requests:
 
     def _no_workers(self, peer: bytes, request: Request) -> None:
         name = request.calculator
-        served = ", ".join(repr(n) for n, c in sorted(self.calculators.items()) if c.workers)
+        names = sorted(n for n, c in self.calculators.items() if c.workers)
+        served = ", ".join(map(repr, names[:MAX_NAMES])) or "nothing"
+        if len(names) > MAX_NAMES:
+            served += f" and {len(names) - MAX_NAMES} more"
         reason = (
             f"No workers available for {name!r}: none serves it and none is starting. "
-            f"Served now: {served or 'nothing'}. Start a worker with: aserpc worker {name}"
+            f"Served now: {served}. Start a worker with: aserpc worker {name}"
         )
         self._answer_failure(peer, request.key, "no_workers", reason)
 
@@ -120,15 +127,15 @@ class Requests:
             self._release(job)
             if wanted:
                 self._move_job(job, JobState.DONE)
-                del self.jobs[job.key]
+                self._drop(job)
         if wanted:
             self._effects.append(ToClient(job.client, answer, payload))
         self._dispatch(worker.calculator, now)
 
     def _describe(self, calculator: Calculator) -> None:
         """Answer those who ask what a calculator is, once a worker has said it."""
-        worker = next((w for w in calculator.workers.values() if w.about), None)
-        if worker is not None:
+        if calculator.descriptions and calculator.serving:
+            worker = next(iter(calculator.serving.values()))
             for job in list(calculator.descriptions.values()):
                 self._forget(job, JobState.DONE)
                 self._to_client(job.client, Answer(*job.key, about=worker.about))
@@ -165,6 +172,8 @@ class Requests:
             self._move_job(job, JobState.QUEUED)
             job.queued_at = now
             job.calculator.enqueue(job, first=True)
+            if job.deadline is not None and job.deadline <= now:
+                self._deadline_passed(job, now)  # it ran when that fell due
 
     def _cancel(self, job: Job) -> None:
         """Drop what is queued; what a worker has keeps its slot, and its answer is dropped."""
@@ -172,7 +181,7 @@ class Requests:
             self._forget(job, JobState.CANCELLED)
         else:
             self._move_job(job, JobState.CANCELLED)
-            del self.jobs[job.key]
+            self._drop(job)
             self._to_worker(job.worker.peer, Cancel([list(job.key)]))
 
     def _fail(self, job: Job, state: JobState, kind: str, reason: str) -> None:
@@ -187,8 +196,13 @@ class Requests:
         else:
             job.calculator.remove(job)
         self._move_job(job, state)
-        del self.jobs[job.key]
+        self._drop(job)
         self._tidy(job.calculator)
+
+    def _drop(self, job: Job) -> None:
+        """Forget a request that has come to its end."""
+        del self.jobs[job.key]
+        self._timers.cancel(job.timer)
 
     def _deadline_passed(self, job: Job, now: float) -> None:
         # What runs is left alone: its client has stopped waiting by itself.
@@ -197,8 +211,16 @@ class Requests:
             self._fail(job, JobState.EXPIRED, "deadline", reason)
 
     def _tidy(self, calculator: Calculator) -> None:
+        """Keep no more of a calculator than is needed."""
+        if not calculator.is_waited_for():
+            self._settle(calculator)
         if calculator.is_unused():
             self.calculators.pop(calculator.name, None)
+
+    def _settle(self, calculator: Calculator) -> None:
+        """Take it that nobody waits for a calculator without a worker."""
+        calculator.deserted_at = None
+        self._timers.cancel(calculator.timer)
 
     def _move_job(self, job: Job, state: JobState) -> None:
         assert is_allowed(job.state, state), (job.state, state)

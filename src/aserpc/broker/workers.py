@@ -11,7 +11,6 @@ from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import (
     Dismiss,
     Failed,
-    Goodbye,
     Hello,
     Probe,
     Ready,
@@ -41,10 +40,10 @@ class Workers(Requests):
             calculator = self.calculators[name] = Calculator(name)
         worker = self.workers[peer] = Worker(peer, calculator, state, now, now)
         calculator.members += 1
-        calculator.deserted_at = None
+        self._settle(calculator)
         calculator.file(worker)
         self.roster_changed = True
-        self._timers.at(now + self.worker_timeout / 2, self._check_worker, peer)
+        self._check_at(worker, now + self.worker_timeout / 2)
         return worker
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> None:
@@ -73,20 +72,14 @@ class Workers(Requests):
         worker.about, worker.capacity = ready.about, ready.capacity
         # A worker that registers again tells what it has; the rest was lost on the way to it.
         has = {tuple(key) for key in ready.running}
-        for key in [key for key in worker.jobs if key not in has]:
+        for key in [key for key in reversed(worker.jobs) if key not in has]:
             self._requeue(worker.jobs[key], now)
+        calculator.file(worker)  # by its capacity
         if worker.state in STARTING:
             self._move_worker(worker, WorkerState.IDLE)
             logger.info("%s is ready", worker.label)
         self._describe(calculator)
         self._dispatch(calculator, now)
-
-    def _goodbye(self, worker: Worker, goodbye: Goodbye, now: float) -> None:
-        for session, number in reversed(goodbye.returned):
-            if (session, number) in worker.jobs:
-                self._requeue(worker.jobs[session, number], now)
-        self._end(worker, WorkerState.GONE, now, "it said goodbye")
-        self._to_worker(worker.peer, Dismiss())
 
     def _failed(self, worker: Worker, failed: Failed, now: float) -> None:
         calculator = worker.calculator
@@ -107,6 +100,7 @@ class Workers(Requests):
         log("%s is %s: %s", worker.label, state.value, why)
         self._move_worker(worker, state)
         del self.workers[worker.peer]
+        self._timers.cancel(worker.timer)
         self.roster_changed = True
         for job in reversed(list(worker.jobs.values())):
             if lost and job.state is JobState.RUNNING:
@@ -127,16 +121,14 @@ class Workers(Requests):
         elif calculator.is_waited_for():
             if calculator.deserted_at is None:
                 calculator.deserted_at = now
-                self._timers.at(now + self.request_queue_timeout, self._expire, calculator)
+                expires_at = now + self.request_queue_timeout
+                calculator.timer = self._timers.at(expires_at, self._expire, calculator)
             calculator.deserted_by = f"the last, {worker.label}, is {worker.state.value}: {why}"
         else:
             self._tidy(calculator)
 
-    def _expire(self, calculator: Calculator, now: float) -> None:
+    def _expire(self, calculator: Calculator, now: float) -> None:  # noqa: ARG002
         """Give up the requests of a calculator that no worker has come back to."""
-        since = calculator.deserted_at
-        if since is None or now < since + self.request_queue_timeout:
-            return
         reason = (
             f"No worker of {calculator.name!r} came within {self.request_queue_timeout:g} s "
             f"(request_queue_timeout); {calculator.deserted_by}"
@@ -154,34 +146,39 @@ class Workers(Requests):
                 self._after_departure(worker, "it was asked to shut down", now)
         return len(chosen)
 
-    def _check_worker(self, peer: bytes, now: float) -> None:
+    def _check_at(self, worker: Worker, when: float) -> None:
+        """Look at a worker at an instant, and not at the one that was set before."""
+        self._timers.cancel(worker.timer)
+        worker.timer = self._timers.at(when, self._check_worker, worker)
+
+    def _check_worker(self, worker: Worker, now: float) -> None:
         """Ask a silent worker for a sign of life; give up an idle one that gives none.
 
         One that computes or loads needs only its connection, which the probe tries: Python may be
-        held up for long in there.
+        held up for long in there. None is given up that was not asked: it may be the broker that
+        was held up.
         """
-        worker = self.workers.get(peer)
-        if worker is None:
-            return
-        silent = now - worker.last_heard
-        free = worker.state in (WorkerState.IDLE, WorkerState.LEAVING) and not worker.jobs
-        if free and silent >= self.worker_timeout:
+        half = self.worker_timeout / 2
+        # One that was asked to leave before it was ready may still be loading.
+        leaves = worker.state is WorkerState.LEAVING and bool(worker.about) and not worker.jobs
+        if worker.asked and (leaves or worker.state is WorkerState.IDLE):
+            silent = now - worker.last_heard
             self._end(worker, WorkerState.LOST, now, f"it was silent for {silent:.3g} s")
-            return
-        if silent >= self.worker_timeout / 2 or worker.state is WorkerState.RETURNING:
-            self._probe(worker)
-            self._timers.at(now + self.worker_timeout / 2, self._check_worker, peer)
+        elif now < worker.last_heard + half and worker.state is not WorkerState.RETURNING:
+            self._check_at(worker, worker.last_heard + half)
         else:
-            self._timers.at(worker.last_heard + self.worker_timeout / 2, self._check_worker, peer)
+            self._probe(worker)
+            worker.asked = True
+            self._check_at(worker, now + half)
 
     def _sweep(self, _: None, now: float) -> None:
         """Try every worker's connection."""
         for worker in self.workers.values():
             self._probe(worker)
-        if now < self._sweep_until:
+        if self._sweep_until is not None and now < self._sweep_until:
             self._timers.at(now + SWEEP_INTERVAL, self._sweep)
         else:
-            self._sweep_until = -1.0
+            self._sweep_until = None
 
     def _probe(self, worker: Worker) -> None:
         returning = worker.state is WorkerState.RETURNING
@@ -190,7 +187,7 @@ class Workers(Requests):
 
 def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | None:
     """Say how a worker differs from those that serve its calculator already."""
-    other = next((w for w in calculator.workers.values() if w.about and w is not worker), None)
+    other = next((w for w in calculator.serving.values() if w is not worker), None)
     if other is None or other.about == about:
         return None
     theirs, mine = unpack_about(other.about), unpack_about(about)

@@ -16,15 +16,15 @@ class Session:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._identity = secrets.token_bytes(IDENTITY_SIZE)
-        self._numbers = itertools.count()
+        # One value, so that no thread sees half of it.
+        self._source = os.getpid(), secrets.token_bytes(IDENTITY_SIZE), itertools.count()
 
     def next_key(self) -> RequestKey:
         """Return the identity of a new request; from any thread."""
-        if self._pid != os.getpid():
+        if self._source[0] != os.getpid():
             self._begin()
-        return self._identity, next(self._numbers)
+        _, identity, numbers = self._source
+        return identity, next(numbers)
 
     def __reduce__(self) -> tuple[type[Session], tuple[()]]:
         return Session, ()  # a copy asks for itself

@@ -23,7 +23,7 @@ from aserpc.messages import (
     Request,
     RequestKey,
 )
-from aserpc.timers import Timers
+from aserpc.timers import Timer, Timers
 
 #: How long there may be no news before the broker is asked, s; less where the timeout is short.
 PING_INTERVAL = 1.0
@@ -79,6 +79,8 @@ class Pending:
     sent_at: float
     heard_at: float
     resends: int = 0
+    #: What falls due at the deadline.
+    timer: Timer | None = None
 
 
 class ClientState:
@@ -94,10 +96,14 @@ class ClientState:
         self.where = where
         #: The one longest without news first.
         self.pending: OrderedDict[RequestKey, Pending] = OrderedDict()
+        #: The same by their timeout, the one that was sent first is first.
+        self._by_timeout: dict[float, OrderedDict[RequestKey, Pending]] = {}
         self._effects: list[Effect] = []
         self._deadlines = Timers()
         self._heard_at = float("-inf")
         self._pinged_at = float("-inf")
+        #: When the broker was first asked after it was heard last; None: it was not.
+        self._asked_at: float | None = None
 
     def submit(
         self,
@@ -117,39 +123,45 @@ class ClientState:
         deadline
             Seconds after which to give up in any case.
         """
+        if not self.pending:
+            self._asked_at = None
         ends_at = now + deadline if deadline is not None else float("inf")
-        self.pending[request.key] = Pending(request, payload, timeout, ends_at, now, now)
+        pending = Pending(request, payload, timeout, ends_at, now, now)
+        self.pending[request.key] = pending
+        self._by_timeout.setdefault(timeout, OrderedDict())[request.key] = pending
         if deadline is not None:
-            self._deadlines.at(ends_at, self._deadline_passed, request.key)
+            pending.timer = self._deadlines.at(ends_at, self._deadline_passed, pending)
         return [Send(request, payload)]
 
     def cancel(self, key: RequestKey) -> list[Effect]:
         """Stop waiting for a request."""
-        if self.pending.pop(key, None) is None:
+        if self._remove(key) is None:
             return []
         return [Send(Cancel([list(key)]), [])]
 
     def receive(self, message: Message, payload: list[Buffer], now: float) -> list[Effect]:
         """Take a message from the broker."""
-        self._heard_at = now
+        self._heard_at, self._asked_at = now, None
         if isinstance(message, Answer):
             return self._answer(message, payload, now)
         if isinstance(message, Pong):
             return self._pong(message, now)
         if isinstance(message, Reject):
             error = ProtocolError(f"the broker at {self.where} answered: {message.reason}")
-            resolved = [Resolve(key, None, [], error) for key in self.pending]
-            self.pending.clear()
-            return list(resolved)
+            keys = list(self.pending)
+            for key in keys:
+                self._remove(key)
+            return [Resolve(key, None, [], error) for key in keys]
         return []
 
     def tick(self, now: float) -> list[Effect]:
         """Ask for news, and give up what has waited too long."""
         self._deadlines.run(now)
-        if self.pending and now >= self._silence_ends(self._longest_without_news()):
-            for pending in list(self.pending.values()):
-                if now >= self._silence_ends(pending):
-                    self._give_up(pending, self._silence(pending))
+        for pending in self._sent_first():
+            first: Pending | None = pending
+            while first is not None and now >= self._silence_ends(first):
+                self._give_up(first, self._silence(first))
+                first = next(iter(self._by_timeout.get(first.timeout, {}).values()), None)
         if self.pending and now >= self._ping_due():
             interval = self._interval()
             silent = [
@@ -158,6 +170,8 @@ class ClientState:
                 if now >= pending.heard_at + interval
             ]
             self._pinged_at = now
+            if self._asked_at is None:
+                self._asked_at = now
             self._effects.append(Send(Ping(silent), []))
         effects, self._effects = self._effects, []
         return effects
@@ -166,7 +180,7 @@ class ClientState:
         """When `tick` has something to do."""
         if not self.pending:
             return None
-        due = min(self._ping_due(), self._silence_ends(self._longest_without_news()))
+        due = min(self._ping_due(), *map(self._silence_ends, self._sent_first()))
         deadline = self._deadlines.next()
         return due if deadline is None else min(due, deadline)
 
@@ -180,7 +194,7 @@ class ClientState:
             pending.heard_at = now
             self.pending.move_to_end(answer.key)
             return []
-        del self.pending[answer.key]
+        self._remove(answer.key)
         return [Resolve(answer.key, answer, payload, None)]
 
     def _pong(self, pong: Pong, now: float) -> list[Effect]:
@@ -200,12 +214,13 @@ class ClientState:
                 continue
             pending.resends += 1
             if pending.resends > MAX_RESENDS:
-                del self.pending[key]
+                self._remove(key)
                 text = f"the broker at {self.where} lost the request {MAX_RESENDS} times"
                 effects.append(Resolve(key, None, [], BrokerSilentError(text)))
                 continue
             pending.heard_at = pending.sent_at = now
             self.pending.move_to_end(key)
+            self._by_timeout[pending.timeout].move_to_end(key)
             request = pending.request
             if request.deadline is not None:
                 request = replace(request, deadline=max(0.0, pending.deadline - now))
@@ -214,14 +229,22 @@ class ClientState:
 
     def _give_up(self, pending: Pending, error: AserpcError) -> None:
         key = pending.request.key
-        del self.pending[key]
+        self._remove(key)
         self._effects += [Send(Cancel([list(key)]), []), Resolve(key, None, [], error)]
 
-    def _deadline_passed(self, key: RequestKey, now: float) -> None:  # noqa: ARG002
-        pending = self.pending.get(key)
+    def _remove(self, key: RequestKey) -> Pending | None:
+        pending = self.pending.pop(key, None)
         if pending is not None:
-            name = pending.request.calculator
-            self._give_up(pending, DeadlineError(f"the deadline of the request to {name!r} passed"))
+            group = self._by_timeout[pending.timeout]
+            del group[key]
+            if not group:
+                del self._by_timeout[pending.timeout]
+            self._deadlines.cancel(pending.timer)
+        return pending
+
+    def _deadline_passed(self, pending: Pending, now: float) -> None:  # noqa: ARG002
+        name = pending.request.calculator
+        self._give_up(pending, DeadlineError(f"the deadline of the request to {name!r} passed"))
 
     def _silence(self, pending: Pending) -> AserpcError:
         return BrokerSilentError(
@@ -230,13 +253,24 @@ class ClientState:
         )
 
     def _silence_ends(self, pending: Pending) -> float:
-        return max(self._heard_at, pending.sent_at) + pending.timeout
+        """Return when to give up: not before the broker was asked and had time to answer.
+
+        It may be this process that was held up, stopped with Ctrl-Z or in long native code.
+        """
+        if self._asked_at is None:
+            return float("inf")
+        ends_at = max(self._heard_at, pending.sent_at) + pending.timeout
+        return max(ends_at, self._asked_at + self._interval())
+
+    def _sent_first(self) -> list[Pending]:
+        """Return of each timeout the request that was sent first; there are few timeouts."""
+        return [next(iter(group.values())) for group in self._by_timeout.values()]
 
     def _longest_without_news(self) -> Pending:
         return next(iter(self.pending.values()))
 
     def _interval(self) -> float:
-        return min(PING_INTERVAL, self._longest_without_news().timeout / 4)
+        return min(PING_INTERVAL, min(self._by_timeout) / 4)
 
     def _ping_due(self) -> float:
         return max(self._longest_without_news().heard_at, self._pinged_at) + self._interval()

@@ -42,6 +42,10 @@ PATIENCE = 2.0
 #: How often it says so, s.
 WAITING_INTERVAL = 5.0
 
+#: How long after it has registered it does not do so again, s. The broker may have asked often
+#: while the worker computed, and each `Ready` takes back the requests on their way to it.
+REGISTER_INTERVAL = 1.0
+
 #: How long a worker that goes waits for the broker's leave, s.
 GOODBYE_TIMEOUT = 3.0
 
@@ -68,11 +72,11 @@ TRANSITIONS: dict[tuple[Phase, Phase], str] = {
     (Phase.LOADING, Phase.ENDED): "REFUSE",
     (Phase.SERVING, Phase.LEAVING): "idle for `idle_timeout`",
     (Phase.SERVING, Phase.FINISHING): "SHUTDOWN or a signal",
-    (Phase.SERVING, Phase.ENDED): "REFUSE, or idle without a broker",
+    (Phase.SERVING, Phase.ENDED): "REFUSE",
     (Phase.LEAVING, Phase.SERVING): "a request",
     (Phase.LEAVING, Phase.FINISHING): "SHUTDOWN or a signal",
-    (Phase.LEAVING, Phase.ENDED): "DISMISS, or no broker",
-    (Phase.FINISHING, Phase.ENDED): "DISMISS, or no answer",
+    (Phase.LEAVING, Phase.ENDED): "DISMISS, REFUSE, or no answer",
+    (Phase.FINISHING, Phase.ENDED): "DISMISS, REFUSE, or no answer",
 }
 
 
@@ -119,6 +123,7 @@ class WorkerState:
         self._computing: RequestKey | None = None
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
+        self._registered_at = float("-inf")
         self._ends_at = float("inf")
 
     @property
@@ -139,11 +144,12 @@ class WorkerState:
         if self.phase is not Phase.LOADING:
             return []
         self._move(Phase.SERVING)
-        self._beat(now)
-        return [self._ready()]
+        return [self._register(now)]
 
     def load_failed(self, error: dict[str, Any], now: float) -> list[Message]:
         """Take it that the calculator can't be made; `error` as in `Answer.error`."""
+        if self.phase is not Phase.LOADING:
+            return []
         self.error = str(error.get("message", ""))
         self._move(Phase.FINISHING)
         self._ends_at = now + GOODBYE_TIMEOUT
@@ -158,9 +164,10 @@ class WorkerState:
             self._beat(now)
             return [Heartbeat()]
         if isinstance(message, Unknown):
-            self._beat(now)
-            loading = self.phase is Phase.LOADING
-            return [Hello(self.name, self.identity) if loading else self._ready()]
+            # One that goes must get no more requests.
+            wanted = self.phase in (Phase.LOADING, Phase.SERVING)
+            late = now >= self._registered_at + REGISTER_INTERVAL
+            return [self._register(now)] if wanted and late else []
         if isinstance(message, Cancel):
             return self._cancel(message)
         if isinstance(message, Shutdown):
@@ -169,11 +176,13 @@ class WorkerState:
             if self.phase in (Phase.LEAVING, Phase.FINISHING):
                 self._move(Phase.ENDED)
         elif isinstance(message, Refuse | Reject):
-            self.error = message.reason
-            self._move(Phase.ENDED)
+            if self.phase is not Phase.ENDED:
+                self.error = message.reason
+                self._move(Phase.ENDED)
         elif isinstance(message, Stopping):
             logger.info("the broker stops")
             self._asked_at = now
+            self._registered_at = float("-inf")
         return []
 
     def next_job(self) -> tuple[Request, list[Buffer]] | None:
@@ -199,17 +208,17 @@ class WorkerState:
         if self.phase in (Phase.FINISHING, Phase.ENDED):
             return []
         self._move(Phase.FINISHING)
+        self._ends_at = float("inf")
         return [] if self._computing else [self._goodbye(now)]
 
     def tick(self, now: float) -> list[Message]:
         """Do what is due."""
-        idle = now - self._idle_since >= self.idle_timeout
         if self.phase is Phase.FINISHING and now >= self._ends_at:
             self._move(Phase.ENDED)
         elif self.phase is Phase.LEAVING and now >= self._ends_at:
             # No answer: there is no broker, and nobody who could send a request.
             self._move(Phase.ENDED)
-        elif self.phase is Phase.SERVING and idle and not self._backlog:
+        elif self.phase is Phase.SERVING and now >= self._leaves_at():
             logger.info("idle for %g s", now - self._idle_since)
             self._move(Phase.LEAVING)
             self._ends_at = now + GOODBYE_TIMEOUT
@@ -224,7 +233,7 @@ class WorkerState:
     def next_tick(self) -> float:
         """When `tick` has something to do."""
         if self.phase is Phase.SERVING:
-            return min(self._heartbeat_at, self._idle_since + self.idle_timeout)
+            return min(self._heartbeat_at, self._leaves_at())
         return min(self._heartbeat_at, self._ends_at)
 
     def waiting_since(self, now: float) -> float | None:
@@ -237,6 +246,10 @@ class WorkerState:
         return self._asked_at
 
     # ---- steps -----------------------------------------------------------------------------------
+
+    def _leaves_at(self) -> float:
+        busy = self._backlog or self._computing is not None
+        return float("inf") if busy else self._idle_since + self.idle_timeout
 
     def _request(self, request: Request, payload: list[Buffer]) -> list[Message]:
         if self.phase in (Phase.FINISHING, Phase.ENDED):
@@ -255,7 +268,11 @@ class WorkerState:
                 replies.append(Answer(session, number, error=failure("cancelled", reason)))
         return replies
 
-    def _ready(self) -> Ready:
+    def _register(self, now: float) -> Hello | Ready:
+        self._registered_at = now
+        self._beat(now)
+        if self.phase is Phase.LOADING:
+            return Hello(self.name, self.identity)
         running = [list(key) for key in self._backlog]
         if self._computing is not None:
             running.append(list(self._computing))

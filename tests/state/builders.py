@@ -1,0 +1,231 @@
+"""Short ways to make messages, and a house of a broker's state with peers that keep their mail."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgpack
+
+from aserpc.broker.effects import Effect, ToClient
+from aserpc.broker.records import Job, Worker
+from aserpc.broker.state import BrokerState
+from aserpc.broker.tables import JobState, WorkerState
+from aserpc.messages import (
+    Answer,
+    Cancel,
+    Dismiss,
+    Failed,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Request,
+    RequestKey,
+    ShutdownRequest,
+    Status,
+    StatusRequest,
+    failure,
+)
+
+from .consistency import check_consistency
+
+M = TypeVar("M", bound=Message)
+
+#: Timeouts of the house's broker, s; unlike each other and unlike the defaults.
+WORKER_TIMEOUT, QUEUE_TIMEOUT = 20.0, 50.0
+
+
+def session(name: str) -> bytes:
+    return name.encode().ljust(16, b".")
+
+
+def about(**changes: Any) -> bytes:
+    what = {"factory": "lj:LJ", "args": [], "kwargs": {}, "versions": {"ase": "3.29"}, **changes}
+    packed: bytes = msgpack.packb(what)
+    return packed
+
+
+def request(number: int = 0, who: str = "s", name: str = "lj", **fields: Any) -> Request:
+    return Request(session(who), number, name, **fields)
+
+
+def ready(
+    name: str = "lj",
+    capacity: int = 1,
+    running: Iterable[RequestKey] = (),
+    description: bytes | None = None,
+) -> Ready:
+    pairs = [list(key) for key in running]
+    return Ready(name, {}, about() if description is None else description, capacity, pairs)
+
+
+class WatchedState(BrokerState):
+    """A broker's state that remembers its transitions."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.moves: set[tuple[JobState | WorkerState, JobState | WorkerState]] = set()
+
+    def _move_job(self, job: Job, state: JobState) -> None:
+        self.moves.add((job.state, state))
+        if state is JobState.ASSIGNED:
+            assert not job.calculator.idle, "a second slot is filled while a worker is idle"
+        super()._move_job(job, state)
+
+    def _move_worker(self, worker: Worker, state: WorkerState) -> None:
+        if worker.state is not state:
+            self.moves.add((worker.state, state))
+        super()._move_worker(worker, state)
+
+
+class House:
+    """A broker's state, its clock and its peers, which keep what they are sent.
+
+    The state's indexes are checked after every event.
+    """
+
+    def __init__(self, now: float = 1000.0, **settings: Any) -> None:
+        timeouts = {"worker_timeout": WORKER_TIMEOUT, "request_queue_timeout": QUEUE_TIMEOUT}
+        self.state = WatchedState(b"i" * 16, **{**timeouts, **settings})
+        self.now = now
+        #: Workers without a connection.
+        self.cut: set[bytes] = set()
+        #: What each peer was sent and has not taken.
+        self.mail: defaultdict[bytes, list[Message]] = defaultdict(list)
+
+    # ---- events ----------------------------------------------------------------------------------
+
+    def client(self, message: Message, peer: bytes = b"client") -> None:
+        self.perform(self.state.from_client(peer, message, [], self.now))
+
+    def worker(self, peer: bytes, message: Message) -> None:
+        self.perform(self.state.from_worker(peer, message, [], self.now))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, ticking whenever the state asks for it."""
+        ends_at = self.now + seconds
+        while (due := self.state.next_tick()) is not None and due <= ends_at:
+            self.now = max(self.now, due)
+            self.perform(self.state.tick(self.now))
+        self.now = ends_at
+
+    def perform(self, effects: list[Effect]) -> None:
+        todo = deque(effects)
+        while todo:
+            effect = todo.popleft()
+            if not isinstance(effect, ToClient) and effect.peer in self.cut:
+                todo += self.state.unreachable(effect.peer, effect.message, self.now)
+            else:
+                self.mail[effect.peer].append(effect.message)
+        check_consistency(self.state)
+
+    # ---- shorthands ------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        number: int = 0,
+        who: str = "s",
+        name: str = "lj",
+        peer: bytes = b"client",
+        **fields: Any,
+    ) -> RequestKey:
+        """Send a request."""
+        message = request(number, who, name, **fields)
+        self.client(message, peer)
+        return message.key
+
+    def describe(self, number: int = 0, peer: bytes = b"client") -> RequestKey:
+        return self.ask(number, peer=peer, op="describe")
+
+    def cancel(self, *keys: RequestKey) -> None:
+        self.client(Cancel([list(key) for key in keys]))
+
+    def ping(self, *keys: RequestKey, peer: bytes = b"client") -> Pong:
+        self.client(Ping([list(key) for key in keys]), peer)
+        (pong,) = self.take(peer, Pong)
+        return pong
+
+    def status(self) -> dict[str, Any]:
+        self.client(StatusRequest(1), b"status")
+        (status,) = self.take(b"status", Status)
+        return status.status
+
+    def shut_down(self, name: str | None = "lj") -> int:
+        self.client(ShutdownRequest(1, name), b"admin")
+        (status,) = self.take(b"admin", Status)
+        return int(status.status["workers"])
+
+    def load(self, *peers: bytes, name: str = "lj") -> None:
+        for peer in peers:
+            self.worker(peer, Hello(name, {}))
+
+    def serve(self, *peers: bytes, name: str = "lj", capacity: int = 1) -> None:
+        """Have workers register and get ready."""
+        for peer in peers:
+            self.load(peer, name=name)
+            self.worker(peer, ready(name, capacity))
+
+    def answer(self, peer: bytes, key: RequestKey, **fields: Any) -> None:
+        self.worker(peer, Answer(*key, **fields))
+
+    def fail(self, peer: bytes, message: str = "no licence", name: str = "lj") -> None:
+        self.worker(peer, Failed(name, failure("worker_failed", message)))
+
+    def leave(self, peer: bytes) -> bool:
+        """Ask to leave; whether it may."""
+        self.worker(peer, Leave())
+        return bool(self.take(peer, Dismiss))
+
+    def goodbye(self, peer: bytes, *returned: RequestKey) -> None:
+        self.worker(peer, Goodbye([list(key) for key in returned]))
+
+    def beat(self, peer: bytes) -> None:
+        self.worker(peer, Heartbeat())
+
+    def vanish(self, peer: bytes) -> None:
+        """Break a worker's connection, and have the broker notice."""
+        self.cut.add(peer)
+        self.state.connection_closed(self.now)
+        self.wait(1.0)
+
+    # ---- what came of it -------------------------------------------------------------------------
+
+    def take(self, peer: bytes, kind: type[M]) -> list[M]:
+        """Take the messages of a kind that a peer was sent."""
+        taken = [message for message in self.mail[peer] if isinstance(message, kind)]
+        self.mail[peer] = [m for m in self.mail[peer] if not isinstance(m, kind)]
+        return taken
+
+    def given(self, peer: bytes) -> list[RequestKey]:
+        """Take the requests that a worker was sent."""
+        return [message.key for message in self.take(peer, Request)]
+
+    def answers(self, peer: bytes = b"client") -> dict[RequestKey, str | None]:
+        """Take a client's final answers: the kind of error of each, None for results."""
+        answers: dict[RequestKey, str | None] = {}
+        for answer in self.take(peer, Answer):
+            if answer.part is None:
+                assert answer.key not in answers, "two final answers"
+                answers[answer.key] = None if answer.error is None else answer.error["kind"]
+        return answers
+
+    def reason(self, peer: bytes = b"client") -> str:
+        """Take a client's one answer: the text of its error."""
+        (answer,) = self.take(peer, Answer)
+        assert answer.error is not None
+        return str(answer.error["message"])
+
+    def job(self, key: RequestKey) -> Job:
+        return self.state.jobs[key]
+
+    def is_empty(self) -> bool:
+        """Whether the state keeps nothing more."""
+        state = self.state
+        left = (state.jobs, state.workers, state.calculators, len(state._timers))
+        return not any(left)

@@ -1,0 +1,74 @@
+"""What must hold of a broker's state after every event."""
+
+from __future__ import annotations
+
+from aserpc.broker.records import SERVING, TAKING, Calculator, Worker
+from aserpc.broker.state import BrokerState
+from aserpc.broker.tables import JobState, WorkerState
+
+
+def check_consistency(state: BrokerState) -> None:
+    """Check that the broker's indexes agree, and that nobody waits who need not."""
+    for key, job in state.jobs.items():
+        assert job.key == key
+        assert state.calculators[job.calculator.name] is job.calculator
+        if job.state is JobState.QUEUED:
+            assert job.worker is None
+            assert job in job.calculator.waiting()
+        else:
+            assert job.state in (JobState.ASSIGNED, JobState.RUNNING)
+            assert job.worker is not None
+            assert state.workers[job.worker.peer] is job.worker
+            assert job.worker.jobs[key] is job
+    for peer, worker in state.workers.items():
+        assert worker.peer == peer
+        assert state.calculators[worker.calculator.name] is worker.calculator
+        _check_worker(worker)
+    for name, calculator in state.calculators.items():
+        assert calculator.name == name
+        members = [w for w in state.workers.values() if w.calculator is calculator]
+        assert calculator.members == len(members)
+        _check_groups(calculator, members)
+        _check_waiting(calculator)
+        assert all(state.jobs[job.key] is job for job in calculator.waiting())
+    deadlines = sum(job.deadline is not None for job in state.jobs.values())
+    others = len(state.workers) + len(state.calculators) + 1
+    assert len(state._timers) <= deadlines + others, "timers leak"
+
+
+def _check_worker(worker: Worker) -> None:
+    assert worker.state not in (WorkerState.GONE, WorkerState.LOST)
+    if worker.state in SERVING:
+        assert bool(worker.jobs) is (worker.state is WorkerState.BUSY)
+    elif worker.state is not WorkerState.LEAVING:
+        assert not worker.jobs
+    states = [job.state for job in worker.jobs.values()]
+    assert all(job.worker is worker for job in worker.jobs.values())
+    assert states[:1] != [JobState.ASSIGNED], "nothing runs before it"
+    assert states.count(JobState.RUNNING) <= 1
+    assert {*states} <= {JobState.ASSIGNED, JobState.RUNNING, JobState.CANCELLED}
+
+
+def _check_groups(calculator: Calculator, members: list[Worker]) -> None:
+    def peers(chosen: list[Worker]) -> set[bytes]:
+        return {worker.peer for worker in chosen}
+
+    busy = [w for w in members if w.state is WorkerState.BUSY]
+    assert {*calculator.workers} == peers([w for w in members if w.state in TAKING])
+    assert {*calculator.serving} == peers([w for w in members if w.state in SERVING])
+    assert {*calculator.idle} == peers([w for w in members if w.state is WorkerState.IDLE])
+    assert {*calculator.partial} == peers([w for w in busy if len(w.jobs) < w.capacity])
+
+
+def _check_waiting(calculator: Calculator) -> None:
+    queues = calculator._queues
+    assert all(queues.values()), "an empty queue is kept"
+    assert calculator.queued == sum(map(len, queues.values()))
+    if calculator.queued:
+        assert not calculator.idle, "a worker idles while a request waits"
+        assert not calculator.partial, "a slot is free while a request waits"
+    if calculator.descriptions:
+        assert not calculator.serving, "a description waits though it is known"
+    assert not calculator.is_unused(), "a calculator is kept that nobody needs"
+    waits_in_vain = calculator.is_waited_for() and not calculator.workers
+    assert (calculator.deserted_at is not None) is waits_in_vain

@@ -1,0 +1,268 @@
+"""How workers go, how they are found again, and what the status tells of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from aserpc.messages import (
+    Answer,
+    Dismiss,
+    Request,
+    Shutdown,
+    Unknown,
+)
+
+from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, ready, request, session
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def states(house: House) -> dict[bytes, str]:
+    return {peer: worker.state.value for peer, worker in house.state.workers.items()}
+
+
+# ---- going ---------------------------------------------------------------------------------------
+
+
+def test_an_idle_worker_may_leave(house: House) -> None:
+    house.serve(b"w")
+    assert house.leave(b"w")
+    assert house.is_empty()
+
+
+def test_a_worker_with_a_request_on_its_way_stays(house: House) -> None:
+    house.serve(b"w")
+    key = house.ask()
+    assert not house.leave(b"w")
+    house.answer(b"w", key)
+    assert house.answers() == {key: None}
+    assert house.leave(b"w")
+
+
+def test_a_worker_with_a_cancelled_request_on_its_way_stays(house: House) -> None:
+    house.serve(b"w")
+    key = house.ask()
+    house.cancel(key)
+    assert not house.leave(b"w")
+    house.answer(b"w", key)
+    assert house.leave(b"w")
+
+
+def test_an_unknown_worker_may_go(house: House) -> None:
+    assert house.leave(b"w")
+    house.goodbye(b"w")
+    assert house.take(b"w", Dismiss)
+    house.fail(b"w")
+    assert house.take(b"w", Dismiss)
+
+
+def test_goodbye_hands_back_in_order_and_counts_no_attempt(house: House) -> None:
+    house.serve(b"v", capacity=4)
+    keys = [house.ask(number) for number in range(5)]
+    house.answer(b"v", keys[0])
+    house.load(b"w")
+    # The last was on its way.
+    house.goodbye(b"v", keys[1], keys[2], keys[3])
+    assert house.take(b"v", Dismiss)
+    assert [house.job(key).attempts for key in keys[1:]] == [0] * 4
+    house.worker(b"w", ready(capacity=9))
+    assert house.given(b"w") == keys[1:]
+
+
+def test_what_goodbye_hands_back_goes_to_those_who_are_free(house: House) -> None:
+    house.serve(b"v", b"w")
+    key = house.ask()
+    house.goodbye(b"v", key)
+    assert house.given(b"w") == [key]
+
+
+def test_goodbye_may_name_requests_that_the_worker_has_not(house: House) -> None:
+    house.serve(b"v", b"w")
+    key = house.ask()
+    house.goodbye(b"w", key, (session("x"), 5))
+    house.answer(b"v", key)
+    assert house.answers() == {key: None}
+
+
+def test_shutdown_is_told_to_the_workers_of_the_name(house: House) -> None:
+    house.serve(b"u", b"v")
+    house.serve(b"w", name="emt")
+    assert house.shut_down("lj") == 2
+    assert [len(house.take(peer, Shutdown)) for peer in (b"u", b"v", b"w")] == [1, 1, 0]
+    assert house.shut_down(None) == 3
+    assert house.shut_down("nothing") == 0
+
+
+def test_a_worker_that_shuts_down_answers_and_gets_nothing_more(house: House) -> None:
+    house.serve(b"w", capacity=3)
+    first, second = house.ask(0), house.ask(1)
+    house.shut_down()
+    house.given(b"w")
+    house.answer(b"w", first)
+    house.goodbye(b"w", second)
+    assert house.answers() == {first: None}
+    assert house.given(b"w") == []
+    house.serve(b"v")
+    assert house.given(b"v") == [second]
+
+
+def test_a_worker_asked_to_shut_down_while_it_loads_gets_nothing(house: House) -> None:
+    house.load(b"w")
+    key = house.ask()
+    house.shut_down()
+    house.worker(b"w", ready())
+    assert house.given(b"w") == []
+    house.goodbye(b"w")
+    house.wait(QUEUE_TIMEOUT)
+    assert house.answers() == {key: "queue_timeout"}
+
+
+# ---- a broker that comes back --------------------------------------------------------------------
+
+
+def restarted(peers: tuple[bytes, ...] = (b"w",)) -> House:
+    """Return a house whose broker served the workers before it was restarted."""
+    house = House()
+    house.state.expect([(peer, "lj") for peer in peers], house.now)
+    return house
+
+
+def test_the_roster_names_the_workers(house: House) -> None:
+    house.serve(b"v")
+    house.load(b"w", name="emt")
+    assert house.state.roster() == [(b"v", "lj"), (b"w", "emt")]
+
+
+def test_the_roster_is_to_be_saved_when_a_worker_comes_or_goes(house: House) -> None:
+    assert not house.state.roster_changed
+    house.serve(b"w")
+    assert house.state.roster_changed
+    house.state.roster_changed = False
+    house.answer(b"w", house.ask())
+    assert not house.state.roster_changed
+    house.goodbye(b"w")
+    assert house.state.roster_changed
+
+
+def test_requests_wait_for_a_worker_that_is_expected() -> None:
+    house = restarted()
+    key = house.ask()
+    assert house.answers() == {}
+    house.wait(1)
+    assert house.take(b"w", Unknown)
+    house.worker(b"w", ready())
+    assert house.given(b"w") == [key]
+
+
+def test_an_expected_worker_that_computes_for_long_is_waited_for() -> None:
+    house = restarted()
+    house.ask()
+    house.wait(100 * WORKER_TIMEOUT)
+    assert states(house) == {b"w": "returning"}
+
+
+def test_an_expected_worker_s_connection_has_a_grace() -> None:
+    house = restarted()
+    house.cut.add(b"w")
+    house.wait(4)
+    assert states(house) == {b"w": "returning"}
+    house.cut.clear()
+    house.wait(0.3)
+    assert house.take(b"w", Unknown)
+    house.wait(100)
+    assert states(house) == {b"w": "returning"}
+
+
+def test_an_expected_worker_that_does_not_come_back_is_lost() -> None:
+    house = restarted()
+    key = house.ask()
+    house.cut.add(b"w")
+    house.wait(5.5)
+    assert states(house) == {}
+    house.wait(QUEUE_TIMEOUT)
+    assert house.answers() == {key: "queue_timeout"}
+    assert house.is_empty()
+
+
+def test_trying_an_expected_worker_does_not_multiply() -> None:
+    house = restarted()
+    house.cut.add(b"w")
+    house.wait(4.9)
+    house.cut.clear()
+    house.wait(1)
+    house.take(b"w", Unknown)
+    house.wait(WORKER_TIMEOUT)
+    assert len(house.take(b"w", Unknown)) <= 2
+
+
+def test_an_expected_worker_s_word_makes_it_register() -> None:
+    house = restarted()
+    house.beat(b"w")
+    assert house.take(b"w", Unknown)
+    house.worker(b"w", Answer(session("s"), 3))
+    assert house.mail[b"client"] == []
+    house.load(b"w")
+    assert states(house) == {b"w": "loading"}
+
+
+def test_an_expected_worker_may_leave() -> None:
+    house = restarted((b"v", b"w"))
+    assert house.leave(b"v")
+    house.goodbye(b"w")
+    assert house.is_empty()
+
+
+# ---- the status ----------------------------------------------------------------------------------
+
+
+def test_the_status_counts_workers_and_requests(house: House) -> None:
+    house.serve(b"u", b"v")
+    house.load(b"w")
+    house.serve(b"x", name="emt")
+    house.ask(0)
+    house.ask(1, name="emt")
+    house.ask(2, name="emt")
+    status = house.status()
+    assert status["workers"] == {
+        "lj": {"total": 3, "idle": 1, "busy": 1, "loading": 1},
+        "emt": {"total": 1, "idle": 0, "busy": 1, "loading": 0},
+    }
+    assert status["pending_requests"] == {"emt": 1}
+    assert status["running_requests"] == {"emt": 1, "lj": 1}
+    assert [entry["state"] for entry in status["processes"]] == ["busy", "idle", "loading", "busy"]
+
+
+def test_the_status_counts_what_leaving_workers_still_compute(house: House) -> None:
+    house.serve(b"w")
+    house.ask()
+    house.shut_down()
+    assert house.status()["running_requests"] == {"lj": 1}
+    assert house.status()["workers"] == {}
+
+
+def test_the_status_of_an_empty_broker_is_empty(house: House) -> None:
+    assert house.status() == {
+        "workers": {},
+        "pending_requests": {},
+        "manager": {"connected": False, "spawnable": []},
+        "running_requests": {},
+        "processes": [],
+    }
+
+
+def test_progress_is_told_in_words(house: House) -> None:
+    house.serve(b"w")
+    runs, waits = house.ask(0), house.ask(1)
+    house.wait(3)
+    texts = [entry[3] for entry in house.ping(runs, waits).known]
+    assert texts == ["with worker of 'lj' (process ? on ?)", "1 wait for 1 workers, 3 s"]
+
+
+def test_the_request_that_a_worker_gets_is_the_client_s(house: House) -> None:
+    house.serve(b"w")
+    sent = request(properties=["energy"], options={"a": 1}, digest=b"d")
+    house.client(sent)
+    assert house.take(b"w", Request) == [sent]

@@ -1,0 +1,320 @@
+"""Every message survives the wire; what is no message is a ProtocolError and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aserpc.errors import ProtocolError
+from aserpc.header import (
+    MAX_BROKER_HEADER_SIZE,
+    MAX_HEADER_SIZE,
+    VersionError,
+    pack_header,
+    unpack_header,
+)
+from aserpc.messages import (
+    FROM_CLIENT,
+    FROM_WORKER,
+    PROTOCOL_VERSION,
+    TO_CLIENT,
+    TO_WORKER,
+    Answer,
+    Cancel,
+    Dismiss,
+    Failed,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Message,
+    Ping,
+    Pong,
+    Probe,
+    Ready,
+    Refuse,
+    Reject,
+    Request,
+    Shutdown,
+    ShutdownRequest,
+    Status,
+    StatusRequest,
+    Stopping,
+    Unknown,
+    Welcome,
+    unpack_about,
+)
+from aserpc.nesting import MAX_DEPTH
+
+from .builders import about, session
+
+SIDES = (FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER)
+KINDS = tuple({kind.KIND: kind for side in SIDES for kind in side}.values())
+S = session("s")
+
+#: At least one full and one bare message of each kind.
+MESSAGES: list[Message] = [
+    Request(S, 0, "lj"),
+    Request(
+        S,
+        (1 << 63) - 1,
+        "größe 你好",
+        "describe",
+        ["energy", "forces"],
+        "any",
+        {"a": [1, None, {"b": 2.5}], "c": b"\xff"},
+        b"digest",
+        12.5,
+    ),
+    Answer(S, 1),
+    Answer(S, 1, 3, {"kind": "calculation", "message": "x", "types": ["a"]}, 0.25, about()),
+    Cancel([[S, 1], [S, 2]]),
+    Ping(),
+    Ping([[S, 1]]),
+    Pong(b"i" * 16, [[S, 1, "queued", "waits"]], [[S, 2]]),
+    StatusRequest(3),
+    ShutdownRequest(4, None),
+    ShutdownRequest(5, "lj"),
+    Status(6, {"workers": {"lj": {"total": 1}}, "processes": [{"pid": 1}]}),
+    Hello("lj", {"pid": 1, "host": "h", "spawn_id": None}),
+    Ready("lj", {}, about(), 3, [[S, 1]]),
+    Failed("lj", {"kind": "worker_failed", "message": "x"}),
+    Heartbeat(),
+    Leave(),
+    Goodbye([[S, 1]]),
+    Welcome(),
+    Unknown(),
+    Probe(),
+    Refuse("differs"),
+    Shutdown(),
+    Dismiss(),
+    Stopping(),
+    Reject("version"),
+]
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def packed(*values: Any) -> bytes:
+    frame: bytes = msgpack.packb([PROTOCOL_VERSION, *values])
+    return frame
+
+
+def test_each_kind_of_message_is_tried() -> None:
+    assert {type(message) for message in MESSAGES} == {*KINDS}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.KIND)
+def test_a_message_survives_the_wire(message: Message) -> None:
+    frame = pack_header(message)
+    assert unpack_header(frame, (type(message),)) == message
+    assert unpack_header(memoryview(frame), (type(message),)) == message
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.KIND)
+def test_a_message_is_read_only_from_those_who_may_send_it(
+    message: Message, side: tuple[type[Message], ...]
+) -> None:
+    frame = pack_header(message)
+    if type(message) in side:
+        assert unpack_header(frame, side) == message
+    else:
+        with pytest.raises(ProtocolError, match="unexpected message"):
+            unpack_header(frame, side)
+
+
+def test_the_fields_of_a_header_are_those_of_the_class_in_order() -> None:
+    message = Ready("lj", {"pid": 1}, b"", 2, [[S, 7]])
+    values = [getattr(message, field.name) for field in dataclasses.fields(message)]
+    assert msgpack.unpackb(pack_header(message)) == [PROTOCOL_VERSION, "READY", *values]
+
+
+# ---- versions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [0, PROTOCOL_VERSION + 1, 99, -1])
+def test_another_version_is_refused_and_both_are_named(version: int) -> None:
+    with pytest.raises(VersionError) as caught:
+        unpack_header(msgpack.packb([version, "WHATEVER", 1, 2, 3]), FROM_CLIENT)
+    assert f"version {version} " in str(caught.value)
+    assert f"not {PROTOCOL_VERSION}," in str(caught.value)
+
+
+def test_a_rejection_is_read_in_any_version() -> None:
+    frame = msgpack.packb([PROTOCOL_VERSION + 1, "REJECT", "version 1 is not 2"])
+    assert unpack_header(frame, TO_CLIENT) == Reject("version 1 is not 2")
+
+
+# ---- what is no message --------------------------------------------------------------------------
+
+WRONG: dict[str, bytes] = {
+    "nothing": b"",
+    "no msgpack": b"\xc1",
+    "text": b"GET / HTTP/1.1\r\n\r\n",
+    "a pickle": b"\x80\x05\x95\x0b\x00",
+    "no list": msgpack.packb({"version": 1}),
+    "an empty list": msgpack.packb([]),
+    "a version only": msgpack.packb([PROTOCOL_VERSION]),
+    "a version that is true": msgpack.packb([True, "PING", []]),
+    "a version that is a float": msgpack.packb([1.0, "PING", []]),
+    "an unknown kind": packed("BOGUS"),
+    "a kind that is bytes": packed(b"PING", []),
+    "a kind that nests": packed(nested(1000), []),
+    "a kind that is long": packed("X" * 100_000),
+    "a field too few": packed("PING"),
+    "a field too many": packed("PING", [], []),
+    "a field of another type": packed("PING", {}),
+    "a field that is true": packed("STATUS_REQUEST", True),
+    "a number that is a float": packed("STATUS_REQUEST", 1.0),
+    "more after it": packed("PING", []) + b"\x00",
+    "a name that is no UTF-8": packed("HELLO", b"\xff", {}),
+    "broken UTF-8": b"\x94\x01\xa5HELLO\xa2\xff\xfe\x80",
+    "an empty name": packed("HELLO", "", {}),
+    "a name of two lines": packed("HELLO", "a\nb", {}),
+    "a long name": packed("HELLO", "é" * 128, {}),
+    "a name with a zero": packed("HELLO", "a\0b", {}),
+    "a short session": packed("CANCEL", [[b"s", 1]]),
+    "a session that is text": packed("CANCEL", [["s" * 16, 1]]),
+    "a negative id": packed("CANCEL", [[S, -1]]),
+    "an id beyond 63 bits": packed("CANCEL", [[S, 1 << 63]]),
+    "an id that is true": packed("CANCEL", [[S, True]]),
+    "a key of three": packed("CANCEL", [[S, 1, 2]]),
+    "a key that is none": packed("PING", [None]),
+    "a capacity of nothing": packed("READY", "lj", {}, b"", 0, []),
+    "a capacity beyond all": packed("READY", "lj", {}, b"", 1 << 40, []),
+    "a description that is none": packed("READY", "lj", {}, b"\xc1", 1, []),
+    "a description that is a list": packed("READY", "lj", {}, b"\x90", 1, []),
+    "a description that nests": packed(
+        "READY", "lj", {}, msgpack.packb({"kwargs": nested(900)}), 1, []
+    ),
+    "an identity that nests": packed("HELLO", "lj", {"pid": nested(900)}),
+    "options that nest": packed(
+        "REQUEST", S, 1, "lj", "calculate", [], "any", {"a": nested(900)}, b"", None
+    ),
+    "an error that nests": packed("ANSWER", S, 1, None, {"kind": "x", "y": nested(900)}, 0.0, b""),
+    "an error without kind": packed("ANSWER", S, 1, None, {}, 0.0, b""),
+    "a kind of error that is none": packed("ANSWER", S, 1, None, {"kind": 1}, 0.0, b""),
+    "an unknown op": packed("REQUEST", S, 1, "lj", "steal", [], "any", {}, b"", None),
+    "an unknown target": packed("REQUEST", S, 1, "lj", "calculate", [], "all", {}, b"", None),
+    "a property that is none": packed("REQUEST", S, 1, "lj", "calculate", [1], "any", {}, b"", 1),
+    "a map with a list as key": b"\x93\x01\xa6STATUS\x81\x90\x01",
+    "news that nests": packed("PONG", b"i", [[S, 1, nested(900), ""]], []),
+    "news of three": packed("PONG", b"i", [[S, 1, ""]], []),
+    "lists without end": b"\xdd\xff\xff\xff\xff",
+    "text without end": b"\x92\x01\xdb\xff\xff\xff\xff",
+    "deep nesting": b"\x91" * 100_000,
+}
+
+
+@pytest.mark.parametrize("frame", WRONG.values(), ids=WRONG)
+def test_what_is_no_message_is_a_protocol_error(frame: bytes) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        unpack_header(frame, KINDS)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_header_over_the_limit_is_not_unpacked() -> None:
+    frame = packed("PING", [[S, 1]]) + bytes(MAX_HEADER_SIZE)
+    with pytest.raises(ProtocolError, match="limit"):
+        unpack_header(frame, FROM_CLIENT)
+
+
+def test_the_broker_s_own_headers_may_be_larger() -> None:
+    status = Status(1, {"processes": ["x" * MAX_HEADER_SIZE]})
+    assert unpack_header(pack_header(status), TO_CLIENT) == status
+    with pytest.raises(ProtocolError, match="limit"):
+        unpack_header(bytes(MAX_BROKER_HEADER_SIZE + 1), TO_WORKER)
+
+
+def test_the_largest_request_that_the_broker_takes_reaches_the_worker() -> None:
+    # Packed again a float of 4 bytes has 8.
+    numbers = [1.5] * 200_000
+    options = msgpack.packb({"x": numbers}, use_single_float=True)
+    frame = msgpack.packb([PROTOCOL_VERSION, "REQUEST", S, 1, "lj", "calculate", [], "any"])
+    frame = bytes([0x90 + 11]) + frame[1:] + options + b"\xc4\x00\xc0"
+    assert len(frame) < MAX_HEADER_SIZE
+    message = unpack_header(frame, FROM_CLIENT)
+    again = pack_header(message)
+    assert len(again) > MAX_HEADER_SIZE
+    assert unpack_header(again, TO_WORKER) == message
+
+
+def test_values_may_nest_as_deep_as_is_said() -> None:
+    identity = {"a": nested(MAX_DEPTH - 1)}
+    assert unpack_header(packed("HELLO", "lj", identity), FROM_WORKER) == Hello("lj", identity)
+    with pytest.raises(ProtocolError, match="nests deeper than 64"):
+        unpack_header(packed("HELLO", "lj", {"a": nested(MAX_DEPTH)}), FROM_WORKER)
+
+
+def test_an_absent_description_is_empty() -> None:
+    assert unpack_about(b"") == {}
+
+
+# ---- fuzz ----------------------------------------------------------------------------------------
+
+
+def read(frame: bytes) -> None:
+    """Read a frame as each side; what is read must be packed again and shown."""
+    for side in SIDES:
+        with contextlib.suppress(ProtocolError):
+            message = unpack_header(frame, side)
+            assert pack_header(message)
+            assert repr(message)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_a_protocol_error_or_a_message(frame: bytes) -> None:
+    read(frame)
+
+
+@given(
+    st.sampled_from([pack_header(message) for message in MESSAGES]),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 400),
+)
+def test_a_message_with_other_bytes_is_a_protocol_error_or_a_message(
+    frame: bytes, changes: list[tuple[int, int]], length: int
+) -> None:
+    mutable = bytearray(frame)
+    for place, value in changes:
+        mutable[place % len(mutable)] = value
+    read(bytes(mutable))
+    read(bytes(mutable[: length % (len(mutable) + 1)]))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+    | st.just(S)
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=4)),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text(max_size=5) | st.integers(0, 9), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(KINDS), st.data())
+def test_fields_of_any_value_are_a_protocol_error_or_a_message(
+    kind: type[Message], data: st.DataObject
+) -> None:
+    number = len(dataclasses.fields(kind))
+    values = data.draw(st.lists(VALUES, min_size=number, max_size=number))
+    read(packed(kind.KIND, *values))
