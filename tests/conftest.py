@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import Cli
 from support.service import Service
 from support.waiting import wait_for
 
@@ -29,6 +30,17 @@ def service(socket_folder: Path, leaves_nothing: None) -> Iterator[Service]:
     service = Service(socket_folder)
     yield service
     service.close()
+
+
+@pytest.fixture
+def cli(socket_folder: Path, tmp_path: Path, leaves_nothing: None) -> Iterator[Cli]:
+    """The command line, in a current folder of its own; what it starts ends with the test."""
+    cwd, logs = tmp_path / "cwd", tmp_path / "logs"
+    cwd.mkdir()
+    logs.mkdir()
+    cli = Cli(socket_folder, cwd, logs)
+    yield cli
+    cli.close()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from aserpc.messages import Answer, Cancel, Message, Ping, Pong, Reject, Request
 from support.calculators import Failing, Gate, Spring
 from support.peers import FakeBroker
 from support.service import Service
-from support.waiting import wait_for
+from support.waiting import InThread, wait_for
 
 
 def atom(x: float) -> Atoms:
@@ -77,34 +77,6 @@ def gated(service: Service, tmp_path: Path) -> Iterator[Gated]:
     gated = Gated(service, tmp_path)
     yield gated
     gated.open()
-
-
-class InThread(threading.Thread):
-    """Calls something in a thread and keeps what comes of it."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.call, self.value, self.error = call, None, None
-        self.start()
-
-    call: Callable[[], object]
-    value: object
-    error: BaseException | None
-
-    def run(self) -> None:
-        """See `threading.Thread.run`."""
-        try:
-            self.value = self.call()
-        except BaseException as error:  # noqa: BLE001 -- for the test to look at
-            self.error = error
-
-    def result(self) -> object:
-        """Wait for the end."""
-        self.join(20)
-        assert not self.is_alive()
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 # ---- is there a broker? --------------------------------------------------------------------------

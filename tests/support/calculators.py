@@ -163,6 +163,23 @@ class SlowToLoad(Spring):
             PAUSE.wait(0.01)
 
 
+class SlowToFail(SlowToLoad):
+    """Like `SlowToLoad`, but then it can't be made."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        raise ValueError("the model file is missing")
+
+
+class Crashes(Gate):
+    """Ends its process as a segmentation fault would, once it is let through."""
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        super().compute(atoms, properties)
+        os.abort()
+
+
 class HoldsGil(Spring):
     """Computes for ``seconds`` without giving up the interpreter's lock."""
 

@@ -40,8 +40,8 @@ RETRY_INTERVAL = 0.01
 #: How long the end waits for the last messages to leave, s.
 LINGER = 2.0
 
-#: The roster is saved this long after it changed, s.
-ROSTER_DELAY = 0.2
+#: The roster is saved when it changes, and at most so often, s.
+ROSTER_INTERVAL = 0.2
 
 #: Name of the file beside the backend's socket in which a broker leaves its workers to the next.
 ROSTER_FILE = "workers.msgpack"
@@ -151,6 +151,7 @@ class Broker:
         backend = transport.ipc_path(self.backend)
         self._roster_path = backend.with_name(ROSTER_FILE) if backend is not None else None
         self._roster_due: float | None = None
+        self._roster_saved_at = float("-inf")
         for folder in folders:
             transport.write_owner(folder)
         if self._roster_path is not None:
@@ -244,9 +245,9 @@ class Broker:
         if self._roster_path is None:
             return
         if self._state.roster_changed and self._roster_due is None:
-            self._roster_due = now + ROSTER_DELAY
+            self._roster_due = self._roster_saved_at + ROSTER_INTERVAL
         if self._roster_due is not None and now >= self._roster_due:
-            self._roster_due = None
+            self._roster_due, self._roster_saved_at = None, now
             self._state.roster_changed = False
             try:
                 transport.write_private(self._roster_path, msgpack.packb(self._state.roster()))
