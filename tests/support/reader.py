@@ -1,0 +1,176 @@
+"""A reader who does what a page of the documentation says."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from aserpc.client import blocking, broker_status
+from aserpc.errors import BrokerUnreachableError
+from support import interpreter
+from support.blocks import ROOT, Block, difference, expected_outputs, read_blocks
+from support.waiting import wait_for
+
+#: Where `aserpc` and `python` of the tests' environment are.
+PROGRAMS = Path(sys.executable).parent
+
+#: How long a command may take, s.
+TIMEOUT = 30.0
+
+
+class Reader:
+    """Runs the blocks of a page in a folder of its own, as a context manager."""
+
+    def __init__(self) -> None:
+        # Short, for the sockets in it.
+        self.folder = Path(tempfile.mkdtemp(prefix="a-")).resolve()
+        # Else one further up might be found.
+        (self.folder / ".aserpc").mkdir(mode=0o700)
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("ASERPC_")},
+            "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+            "PWD": str(self.folder),
+        }
+        self._services: list[subprocess.Popen[bytes]] = []
+        self._interpreter: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        processes: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = [*self._services]
+        if self._interpreter is not None:
+            assert self._interpreter.stdin is not None
+            assert self._interpreter.stdout is not None
+            self._interpreter.stdin.close()
+            processes.append(self._interpreter)
+        for process in reversed(processes):
+            # The session's children too: a worker has what its calculator started.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if self._interpreter is not None and self._interpreter.stdout is not None:
+            self._interpreter.stdout.close()
+        blocking.pool().close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def copy(self, name: str) -> None:
+        """Give the reader a folder of the repository."""
+        shutil.copytree(
+            ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+
+    def follow(self, page: Path, rewrite: Callable[[str], str] = str) -> None:
+        """Do everything that a page says, and check what it says is printed.
+
+        Parameters
+        ----------
+        page
+            A Markdown file.
+        rewrite
+            Changes a command before it is run.
+        """
+        blocks = read_blocks(page)
+        expected = expected_outputs(blocks)
+        for block in blocks:
+            output = self.perform(block, rewrite)
+            if block.line in expected:
+                wrong = difference(expected[block.line], output, self.folder)
+                assert wrong is None, f"{block.where}: {wrong}"
+
+    def perform(self, block: Block, rewrite: Callable[[str], str] = str) -> str:
+        """Do what a block says; return what was printed."""
+        if block.reason:
+            return ""
+        if block.is_file:
+            path = self.folder / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text + "\n", encoding="utf-8")
+        elif block.is_service:
+            self._serve(block)
+        elif block.language == "python":
+            return self._python(block)
+        elif block.language == "bash":
+            return self._bash(block, rewrite(block.text))
+        return ""
+
+    def _bash(self, block: Block, command: str) -> str:
+        ended = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT,
+            text=True,
+        )
+        wanted = int(block.options.get("exit", "0"))
+        assert ended.returncode == wanted, (
+            f"{block.where}: exit code {ended.returncode}, not {wanted}:\n{ended.stdout}"
+        )
+        return ended.stdout
+
+    def _python(self, block: Block) -> str:
+        if self._interpreter is None:
+            self._interpreter = subprocess.Popen(
+                # Not as a file, whose folder would be searched for modules.
+                [sys.executable, "-W", "error", "-c", inspect.getsource(interpreter)],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        stdin, stdout = self._interpreter.stdin, self._interpreter.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps({"source": block.text, "name": block.where}) + "\n")
+        stdin.flush()
+        line = stdout.readline()
+        assert line, f"{block.where}: the interpreter has died"
+        answer = json.loads(line)
+        assert not answer["failed"], f"{block.where} failed:\n{answer['output']}"
+        return str(answer["output"])
+
+    def _serve(self, block: Block) -> None:
+        before = self._workers()
+        log = self.folder / f"terminal-{len(self._services)}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {block.text}"],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._services.append(process)
+        is_broker = block.text.startswith("aserpc broker")
+
+        def has_started() -> bool:
+            assert process.poll() is None, f"{block.where} has ended:\n{log.read_text()}"
+            workers = self._workers()
+            return workers is not None and (is_broker or workers > (before or 0))
+
+        wait_for(has_started, what=lambda: f"{block.where} does not serve:\n{log.read_text()}")
+
+    def _workers(self) -> int | None:
+        """Return how many workers are ready, None without a broker."""
+        socket = self.folder / ".aserpc" / "frontend.ipc"
+        if not socket.exists():
+            return None
+        try:
+            status = broker_status(f"ipc://{socket}", timeout=1000)
+        except BrokerUnreachableError:
+            return None
+        return [process["state"] for process in status["processes"]].count("idle")
