@@ -98,6 +98,7 @@ class Worker:
         #: Wakes the loop; `signal.set_wakeup_fd` takes its descriptor.
         self.waker = transport.Waker()
         self._stop = threading.Event()
+        self._left_out: set[str] = set()
 
     async def run(self) -> None:
         """Serve until `stop`, idleness or the broker ends it, in a thread of its own."""
@@ -142,6 +143,7 @@ class Worker:
             context.destroy(linger=0 if waits else int(LINGER * 1000))
         if self._state.error is not None:
             raise WorkerFailedError(self._state.error)
+        logger.info("ended after %d requests", self.requests_handled)
 
     def _load(self, identity: dict[str, Any]) -> Evaluation | None:
         try:
@@ -202,8 +204,9 @@ class Worker:
         try:
             results = evaluation.evaluate(PackedAtoms.from_frames(payload), request.properties)
             frames, left_out = pack_results(results)
-            if left_out:
-                logger.warning("results that have no form on the wire are left out: %s", left_out)
+            for name in {*left_out} - self._left_out:
+                self._left_out.add(name)
+                logger.warning("the result %s has no form on the wire and is left out", name)
             transport.check_size(frames)
         except ProtocolError as caught:
             error = failure("protocol", str(caught))

@@ -31,6 +31,7 @@ from aserpc.messages import (
     Shutdown,
     Stopping,
     Unknown,
+    Welcome,
     failure,
 )
 
@@ -119,6 +120,7 @@ class WorkerState:
         self._asked_at: float | None = now
         self._complained_at = now
         self._about = b""
+        self._is_known = False
         self._backlog: OrderedDict[RequestKey, tuple[Request, list[Buffer]]] = OrderedDict()
         self._computing: RequestKey | None = None
         self._idle_since = now
@@ -158,6 +160,9 @@ class WorkerState:
     def receive(self, message: Message, payload: list[Buffer], now: float) -> list[Message]:
         """Take a message from the broker."""
         self._asked_at = None
+        if isinstance(message, Welcome) and not self._is_known:
+            logger.info("registered with the broker as %r, %s", self.name, self.phase.value)
+        self._is_known = not isinstance(message, Unknown | Stopping)
         if isinstance(message, Request):
             return self._request(message, payload)
         if isinstance(message, Probe):
