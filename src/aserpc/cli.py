@@ -18,16 +18,24 @@ from aserpc.errors import (
     AddressError,
     AserpcError,
     BrokerUnreachableError,
+    NoWorkersError,
     RegistryError,
     SettingsError,
 )
+from aserpc.importing import check_reference
 from aserpc.registry import discover, load_factory, load_registry, resolve
 from aserpc.settings import load_settings, options
 
 __all__ = ["app", "load_factory", "main"]
 
 #: A person's mistakes: exit code 2, as for wrong options.
-MISTAKES = (SettingsError, RegistryError, AddressError, BrokerUnreachableError)
+MISTAKES = (SettingsError, RegistryError, AddressError, BrokerUnreachableError, NoWorkersError)
+
+#: What wrong options raise; typer has it from click, or of its own.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+#: How long a question waits for the broker, ms.
+PATIENCE = 2000
 
 app = typer.Typer(
     name="aserpc",
@@ -43,7 +51,15 @@ def _setting(name: str, *flags: str) -> Any:
     option = next(option for option in options() if option.name == name)
     unit = f" {option.unit}" if option.unit else ""
     text = f"{option.help} [default: {option.default}{unit}; {option.variable}]"
-    return typer.Option(*flags, help=text, show_default=False)
+    number: dict[str, Any] = {"parser": _number, "metavar": "<number>"} if option.unit else {}
+    return typer.Option(*flags, help=text, show_default=False, **number)
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number") from None
 
 
 Frontend = Annotated[str | None, _setting("ipc_frontend", "--broker")]
@@ -113,6 +129,9 @@ def worker(
         args=_json("--args", args, list),
         kwargs=_json("--kwargs", kwargs, dict),
     )
+    if isinstance(entry.factory, str):
+        # Said at once, not only to whoever waits for the worker to load.
+        check_reference(entry.factory, Path.cwd())
     import faulthandler
 
     from aserpc.serving import stop_on_signals
@@ -144,12 +163,13 @@ def list_(
     ] = False,
 ) -> None:
     """List calculators: those that can be started, or those that are served."""
+    load_settings()  # a bad setting is told here too, where people look first
     if registry is not None and (running or broker is not None):
         raise typer.BadParameter("choose --registry or --broker/--running")
     if running or broker is not None:
         from aserpc.client.control import list_calculators
 
-        served = list_calculators(broker)
+        served = list_calculators(broker, PATIENCE)
         print_table("Calculators served", ["Name", "Workers"], sorted(served.items()))
         return
     entries, failures = (load_registry(registry), []) if registry else discover()
@@ -170,7 +190,7 @@ def status(
     """Show how the broker fares."""
     from aserpc.client.control import broker_status
 
-    now = broker_status(broker)
+    now = broker_status(broker, PATIENCE)
     if as_json:
         print(json.dumps(now, indent=2))
         return
@@ -200,7 +220,7 @@ def shutdown(
         raise typer.BadParameter("say --workers NAME or --all")
     from aserpc.client.control import shutdown_workers
 
-    told = shutdown_workers(workers, broker)
+    told = shutdown_workers(workers, broker, PATIENCE)
     print(f"told {told} worker{'' if told == 1 else 's'} to shut down")
 
 
@@ -212,7 +232,12 @@ def run(
     files: Annotated[list[Path], typer.Argument(help="Structure files that ASE reads")],
     index: Annotated[str, typer.Option(help="Which structures of each file")] = "::",
     relax: Annotated[bool, typer.Option("--relax", help="Relax the positions (BFGS)")] = False,
-    fmax: Annotated[float, typer.Option(help="Relax until no force is larger, eV/Å")] = 0.05,
+    fmax: Annotated[
+        float,
+        typer.Option(
+            parser=_number, metavar="<number>", help="Relax until no force is larger, eV/Å"
+        ),
+    ] = 0.05,
     steps: Annotated[int, typer.Option(help="Relax for at most so many steps")] = 200,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers to start [default: 1]", show_default=False)
@@ -229,7 +254,7 @@ def run(
         typer.Option("--output", "-o", help="Write structures with results, in any format of ASE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
-    log_level: LogLevel = "WARNING",
+    log_level: LogLevel = "CRITICAL",  # what fails is told structure by structure
 ) -> None:
     """Evaluate or relax all structures of some files, in parallel.
 
@@ -291,14 +316,29 @@ def _json(flag: str, text: str | None, kind: type) -> Any:
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        code = _explain_usage(error)
     except MISTAKES as error:
         complain(str(error))
-        sys.exit(2)
+        code = 2
     except AserpcError as error:
         complain(str(error))
-        sys.exit(1)
+        code = 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = 1
+    sys.exit(code)
+
+
+def _explain_usage(error: Any) -> int:
+    text: str = error.format_message()
+    if "\n" in text:
+        error.show()  # the whole help, where nothing at all was given
+    else:
+        command = error.ctx.command_path if error.ctx is not None else "aserpc"
+        complain(f"{text.rstrip('.')}{'' if text.endswith('?') else '.'} See: {command} --help")
+    return int(error.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -58,7 +59,8 @@ def configure_logging(level: str) -> None:
         If there is no such level.
     """
     if level.upper() not in LOG_LEVELS:
-        raise SettingsError(f"log level {level!r} is none of {', '.join(LOG_LEVELS)}")
+        where = "ASERPC_LOG_LEVEL" if level == os.environ.get("ASERPC_LOG_LEVEL") else "--log-level"
+        raise SettingsError(f"{where} = {level!r} is no log level: {', '.join(LOG_LEVELS)}")
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )

@@ -51,6 +51,21 @@ def split_reference(reference: str, what: str = "") -> tuple[str, str]:
     raise RegistryError(msg)
 
 
+def check_reference(reference: str, base: Path) -> None:
+    """Refuse a reference to a file or package that is not there; nothing is imported for it."""
+    name, _ = split_reference(reference)
+    if is_file(name):
+        path = base / Path(name).expanduser()
+        if not path.is_file():
+            msg = f"no file {path}"
+            raise RegistryError(msg)
+        return
+    top = name.partition(".")[0]
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        msg = f"no module {top!r}{_advice(top)}"
+        raise RegistryError(msg)
+
+
 def make_importable(folder: Path) -> None:
     """Let modules of `folder` be imported, also after a change of the current folder."""
     path = str(folder.absolute())

@@ -15,7 +15,12 @@ from typing import Any
 import zmq
 
 from aserpc import transport
-from aserpc.errors import MessageTooLargeError, ProtocolError, WorkerFailedError
+from aserpc.errors import (
+    MessageTooLargeError,
+    ProtocolError,
+    RegistryError,
+    WorkerFailedError,
+)
 from aserpc.header import pack_header, unpack_header
 from aserpc.messages import TO_WORKER, Answer, Buffer, Message, Request, failure
 from aserpc.payload import PackedAtoms, pack_results
@@ -61,6 +66,8 @@ class Worker:
 
     Raises
     ------
+    RegistryError
+        By `run` and `serve`, if there is no such factory.
     WorkerFailedError
         By `run` and `serve`, if the calculator can't be made or the broker refuses the worker.
     """
@@ -132,23 +139,30 @@ class Worker:
         logger.info("connecting to %s", self.broker)
         try:
             self._send(self._state.start())
-            evaluation = self._load(identity)
-            if evaluation is not None and self.workdir is not None:
-                Path(self.workdir).mkdir(parents=True, exist_ok=True)
-                os.chdir(self.workdir)
-            self._loop(evaluation)
+            self._loop(self._load(identity))
         finally:
             # What is still to leave gets its time, a broker that is gone does not get it.
             waits = self._state.waiting_since(float("inf")) is not None
             context.destroy(linger=0 if waits else int(LINGER * 1000))
+        if self._mistake is not None:
+            raise self._mistake
         if self._state.error is not None:
             raise WorkerFailedError(self._state.error)
         logger.info("ended after %d requests", self.requests_handled)
 
     def _load(self, identity: dict[str, Any]) -> Evaluation | None:
+        self._mistake: RegistryError | None = None
         try:
+            try:
+                self.entry.load()
+            except RegistryError as error:
+                self._mistake = error
+                raise
             evaluation = Evaluation(self.entry.make())
             self._about = pack_about(self.entry, evaluation.implemented_properties, identity)
+            if self.workdir is not None:
+                Path(self.workdir).mkdir(parents=True, exist_ok=True)
+                os.chdir(self.workdir)
         except (Exception, SystemExit) as error:
             logger.debug("making the calculator", exc_info=True)
             what = {"kind": "worker_failed", **report(error)}
