@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,22 +142,40 @@ def run_job(job: Job) -> int:
 
 def read_structures(job: Job) -> list[Structure]:
     """Read all structures of the files."""
-    import ase.io
-
-    structures = []
+    structures: list[Structure] = []
     for file in job.files:
         try:
-            images = ase.io.read(file, index=job.index)
+            numbers, images = _read(file, job.index)
         except FileNotFoundError:
             raise SettingsError(f"there is no file {file}") from None
         except Exception as error:  # noqa: BLE001 -- ASE's readers raise what they like
             what = f"{type(error).__name__}: {error}"
             raise SettingsError(f"cannot read {job.index!r} of {file}: {what}") from None
-        images = [images] if isinstance(images, Atoms) else images
         if not images:
             raise SettingsError(f"{file} has no structures at index {job.index!r}")
-        structures += [Structure(file, number, atoms) for number, atoms in enumerate(images)]
+        structures += map(Structure, itertools.repeat(file), numbers, images)
     return structures
+
+
+def _read(file: Path, index: str) -> tuple[Iterable[int], list[Atoms]]:
+    """Return structures of a file and their numbers there."""
+    from ase.io import read
+    from ase.utils import string2index
+
+    def images(index: str | slice) -> list[Atoms]:
+        found = read(file, index=index)
+        return found if isinstance(found, list) else [found]
+
+    chosen = string2index(index)
+    if isinstance(chosen, int):
+        chosen = slice(chosen, chosen + 1 or None)
+    if isinstance(chosen, str):  # a query of a database
+        return itertools.count(), images(chosen)
+    start, step = chosen.start or 0, chosen.step or 1
+    if min(start, chosen.stop or 0, step) < 0:  # counted from the end
+        every = images(":")
+        return range(len(every))[chosen], every[chosen]
+    return itertools.count(start, step), images(chosen)
 
 
 def check_output(path: Path, number: int) -> None:

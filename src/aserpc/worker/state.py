@@ -50,6 +50,9 @@ REGISTER_INTERVAL = 1.0
 #: How long a worker that goes waits for the broker's leave, s.
 GOODBYE_TIMEOUT = 3.0
 
+#: The same for one that could not make its calculator: whoever started it waits to hear why, s.
+FAILED_TIMEOUT = 1.0
+
 
 class Phase(Enum):
     """What a worker is at."""
@@ -76,8 +79,8 @@ TRANSITIONS: dict[tuple[Phase, Phase], str] = {
     (Phase.SERVING, Phase.ENDED): "REFUSE",
     (Phase.LEAVING, Phase.SERVING): "a request",
     (Phase.LEAVING, Phase.FINISHING): "SHUTDOWN or a signal",
-    (Phase.LEAVING, Phase.ENDED): "DISMISS, REFUSE, or no answer",
-    (Phase.FINISHING, Phase.ENDED): "DISMISS, REFUSE, or no answer",
+    (Phase.LEAVING, Phase.ENDED): "DISMISS, REFUSE, STOPPING, or no answer",
+    (Phase.FINISHING, Phase.ENDED): "DISMISS, REFUSE, STOPPING, or no answer",
 }
 
 
@@ -154,13 +157,14 @@ class WorkerState:
             return []
         self.error = str(error.get("message", ""))
         self._move(Phase.FINISHING)
-        self._ends_at = now + GOODBYE_TIMEOUT
+        self._ends_at = now + FAILED_TIMEOUT
         return [Failed(self.name, error)]
 
     def receive(self, message: Message, payload: list[Buffer], now: float) -> list[Message]:
         """Take a message from the broker."""
         self._asked_at = None
-        if isinstance(message, Welcome) and not self._is_known:
+        taken = self.phase in (Phase.LOADING, Phase.SERVING)
+        if isinstance(message, Welcome) and taken and not self._is_known:
             logger.info("registered with the broker as %r, %s", self.name, self.phase.value)
         self._is_known = not isinstance(message, Unknown | Stopping)
         if isinstance(message, Request):
@@ -186,6 +190,10 @@ class WorkerState:
                 self._move(Phase.ENDED)
         elif isinstance(message, Stopping):
             logger.info("the broker stops")
+            if self.phase is Phase.LEAVING or (
+                self.phase is Phase.FINISHING and not self._computing
+            ):
+                self._move(Phase.ENDED)  # there is nobody to take leave of
             self._asked_at = now
             self._registered_at = float("-inf")
         return []
