@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ class CalculatorEntry:
         """Return the versions of the installed distributions that the numbers depend on."""
         names = {"aserpc", "ase", "numpy"}
         top = re.split("[.:]", self.factory_path, maxsplit=1)[0]
-        for distribution in importlib.metadata.packages_distributions().get(top, []):
+        for distribution in _distributions().get(top, []):
             names.add(distribution)
             required = importlib.metadata.requires(distribution) or []
             required_names = {re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in required}
@@ -144,6 +144,12 @@ class CalculatorEntry:
         arguments += [f"{key}={value!r}" for key, value in self.kwargs.items()]
         text = " ".join(f"{self.factory_path}({', '.join(arguments)})".split())
         return text if len(text) <= 300 else f"{text[:300]}...)"
+
+
+@lru_cache(maxsize=1)
+def _distributions() -> Mapping[str, list[str]]:
+    # It reads the list of files of every installed package.
+    return importlib.metadata.packages_distributions()
 
 
 def _version(distribution: str) -> str:
