@@ -5,6 +5,7 @@ Steps of Python are counted, not time.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,11 +30,13 @@ def steps(event: Callable[[], Any]) -> int:
         return trace
 
     old = sys.gettrace()
+    gc.disable()  # its callbacks would be counted
     sys.settrace(trace)
     try:
         event()
     finally:
         sys.settrace(old)
+        gc.enable()
     return count
 
 
