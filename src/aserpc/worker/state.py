@@ -124,6 +124,7 @@ class WorkerState:
         self._complained_at = now
         self._about = b""
         self._is_known = False
+        self._broker_stopped = False
         self._backlog: OrderedDict[RequestKey, tuple[Request, list[Buffer]]] = OrderedDict()
         self._computing: RequestKey | None = None
         self._idle_since = now
@@ -167,6 +168,7 @@ class WorkerState:
         if isinstance(message, Welcome) and taken and not self._is_known:
             logger.info("registered with the broker as %r, %s", self.name, self.phase.value)
         self._is_known = not isinstance(message, Unknown | Stopping)
+        self._broker_stopped = isinstance(message, Stopping)
         if isinstance(message, Request):
             return self._request(message, payload)
         if isinstance(message, Probe):
@@ -193,7 +195,7 @@ class WorkerState:
             if self.phase is Phase.LEAVING or (
                 self.phase is Phase.FINISHING and not self._computing
             ):
-                self._move(Phase.ENDED)  # there is nobody to take leave of
+                self._move(Phase.ENDED)
             self._asked_at = now
             self._registered_at = float("-inf")
         return []
@@ -294,7 +296,8 @@ class WorkerState:
     def _goodbye(self, now: float) -> Goodbye:
         returned = [list(key) for key in self._backlog]
         self._backlog.clear()
-        self._ends_at = now + GOODBYE_TIMEOUT
+        # A broker that stops was the last to take leave of.
+        self._ends_at = now if self._broker_stopped else now + GOODBYE_TIMEOUT
         return Goodbye(returned)
 
     def _beat(self, now: float) -> None:
