@@ -120,6 +120,15 @@ def test_a_worker_asked_to_shut_down_while_it_loads_gets_nothing(house: House) -
     assert house.answers() == {key: "queue_timeout"}
 
 
+def test_what_a_leaving_worker_lost_waits_no_longer_than_the_queue_timeout(house: House) -> None:
+    house.serve(b"w", capacity=2)
+    first, second = house.ask(0), house.ask(1)
+    house.shut_down()
+    house.worker(b"w", ready(capacity=2, running=[first]))
+    house.wait(QUEUE_TIMEOUT)
+    assert house.answers() == {second: "queue_timeout"}
+
+
 # ---- a broker that comes back --------------------------------------------------------------------
 
 

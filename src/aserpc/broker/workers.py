@@ -79,7 +79,7 @@ class Workers(Requests):
             self._move_worker(worker, WorkerState.IDLE)
             logger.info("%s is ready", worker.label)
         self._describe(calculator)
-        self._dispatch(calculator, now)
+        self._see_to_those_who_wait(worker, "it was asked to shut down", now)
 
     def _failed(self, worker: Worker, failed: Failed, now: float) -> None:
         calculator = worker.calculator
@@ -111,10 +111,10 @@ class Workers(Requests):
                 reason = f"{job.attempts} workers died while they computed it; the last: {why}"
                 self._fail(job, JobState.FAILED, "worker_lost", reason)
         calculator.members -= 1
-        self._after_departure(worker, why, now)
+        self._see_to_those_who_wait(worker, why, now)
 
-    def _after_departure(self, worker: Worker, why: str, now: float) -> None:
-        """See what becomes of those who wait, after a worker takes no more requests."""
+    def _see_to_those_who_wait(self, worker: Worker, why: str, now: float) -> None:
+        """Let other workers have what waits, or the queue timeout begin if there is none."""
         calculator = worker.calculator
         if calculator.workers:
             self._dispatch(calculator, now)
@@ -143,7 +143,7 @@ class Workers(Requests):
             self._to_worker(worker.peer, Shutdown())
             if worker.state is not WorkerState.LEAVING:
                 self._move_worker(worker, WorkerState.LEAVING)
-                self._after_departure(worker, "it was asked to shut down", now)
+                self._see_to_those_who_wait(worker, "it was asked to shut down", now)
         return len(chosen)
 
     def _check_at(self, worker: Worker, when: float) -> None:

@@ -1,0 +1,240 @@
+"""Real states of broker, workers and clients, joined by links that deliver late or never."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from aserpc.broker.effects import Effect, ToClient
+from aserpc.client.state import ClientState, Resolve, Send
+from aserpc.client.state import Effect as ClientEffect
+from aserpc.errors import AserpcError
+from aserpc.messages import Answer, Buffer, Message, Request, RequestKey, ShutdownRequest
+from aserpc.worker.state import WorkerState
+
+from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, WatchedState, about, session
+from .consistency import check_consistency
+
+IDLE_TIMEOUT, HEARTBEAT, CLIENT_TIMEOUT = 40.0, 4.0, 15.0
+
+Parcel = tuple[Message, list[Buffer]]
+
+
+@dataclass
+class Link:
+    """What is on its way between the broker and a peer."""
+
+    up: deque[Parcel] = field(default_factory=deque)
+    down: deque[Parcel] = field(default_factory=deque)
+
+
+@dataclass
+class Client:
+    state: ClientState
+    link: Link = field(default_factory=Link)
+    waits: set[RequestKey] = field(default_factory=set)
+    ends: dict[RequestKey, str] = field(default_factory=dict)
+
+
+@dataclass
+class Worker:
+    state: WorkerState
+    link: Link = field(default_factory=Link)
+    job: tuple[Request, list[Buffer]] | None = None
+    computed: list[RequestKey] = field(default_factory=list)
+
+
+class Network:
+    """A broker with clients and workers; each event is one that the loops could bring."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.clients = {b"client %d" % n: Client(ClientState("here")) for n in range(2)}
+        self.workers: dict[bytes, Worker] = {}
+        self.count = 0
+        self.start_broker([])
+
+    # ---- the broker ------------------------------------------------------------------------------
+
+    def start_broker(self, roster: list[tuple[bytes, str]]) -> None:
+        self.count += 1
+        self.broker = WatchedState(b"%016d" % self.count, WORKER_TIMEOUT, QUEUE_TIMEOUT)
+        self.broker.expect(roster, self.now)
+
+    def restart_broker(self, *, stops: bool, keeps: int) -> None:
+        """Replace the broker; of what it had not read, the first messages are lost."""
+        if stops:
+            self.perform(self.broker.stop())
+        for link in self.links():
+            for _ in range(min(keeps, len(link.up))):
+                link.up.popleft()
+        self.start_broker(self.broker.roster())
+
+    def links(self) -> list[Link]:
+        links = [client.link for client in self.clients.values()]
+        return links + [worker.link for worker in self.workers.values()]
+
+    def perform(self, effects: list[Effect]) -> None:
+        todo = deque(effects)
+        while todo:
+            effect = todo.popleft()
+            parcel = (effect.message, effect.payload)
+            if isinstance(effect, ToClient):
+                self.clients[effect.peer].link.down.append(parcel)
+            elif effect.peer in self.workers:
+                self.workers[effect.peer].link.down.append(parcel)
+            else:
+                todo += self.broker.unreachable(effect.peer, effect.message, self.now)
+        check_consistency(self.broker)
+
+    # ---- links -----------------------------------------------------------------------------------
+
+    def deliver_up(self, peer: bytes, number: int = 1 << 30) -> None:
+        """Have the broker read messages of a peer."""
+        is_client = peer in self.clients
+        link = self.clients[peer].link if is_client else self.workers[peer].link
+        take = self.broker.from_client if is_client else self.broker.from_worker
+        while link.up and number:
+            message, payload = link.up.popleft()
+            self.perform(take(peer, message, payload, self.now))
+            number -= 1
+
+    def deliver_down(self, peer: bytes, number: int = 1 << 30) -> None:
+        """Have a peer read messages of the broker."""
+        while number:
+            number -= 1
+            if peer in self.clients:
+                client = self.clients[peer]
+                if not client.link.down:
+                    return
+                message, payload = client.link.down.popleft()
+                self.take(client, client.state.receive(message, payload, self.now))
+            else:
+                worker = self.workers.get(peer)
+                # One that computes reads nothing.
+                if worker is None or worker.job is not None or not worker.link.down:
+                    return
+                message, payload = worker.link.down.popleft()
+                self.put(peer, worker.state.receive(message, payload, self.now))
+
+    def deliver_all(self) -> None:
+        while any(link.up or link.down for link in self.links()):
+            before = [(len(link.up), len(link.down)) for link in self.links()]
+            for peer in [*self.clients, *self.workers]:
+                if peer in self.clients or peer in self.workers:
+                    self.deliver_up(peer)
+                self.deliver_down(peer)
+            if before == [(len(link.up), len(link.down)) for link in self.links()]:
+                return
+
+    # ---- clients ---------------------------------------------------------------------------------
+
+    def ask(self, peer: bytes, who: str, name: str, deadline: float | None) -> None:
+        client = self.clients[peer]
+        self.count += 1
+        message = Request(session(who), self.count, name, deadline=deadline)
+        client.waits.add(message.key)
+        timeout = CLIENT_TIMEOUT if self.count % 3 else CLIENT_TIMEOUT / 3
+        payload: list[Buffer] = [str(self.count).encode()]
+        self.take(client, client.state.submit(message, payload, self.now, timeout, deadline))
+
+    def shut_down(self, name: str) -> None:
+        for client in self.clients.values():
+            client.link.up.append((ShutdownRequest(1, name), []))
+
+    def cancel(self, peer: bytes, key: RequestKey) -> None:
+        client = self.clients[peer]
+        client.waits.discard(key)
+        self.take(client, client.state.cancel(key))
+
+    def take(self, client: Client, effects: list[ClientEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                client.link.up.append((effect.message, effect.payload))
+            elif isinstance(effect, Resolve):
+                assert effect.key in client.waits, "resolved twice, or not asked"
+                client.waits.discard(effect.key)
+                client.ends[effect.key] = self.end(effect)
+        assert {*client.state.pending} == client.waits
+
+    def end(self, effect: Resolve) -> str:
+        if effect.error is not None:
+            assert isinstance(effect.error, AserpcError)
+            return type(effect.error).__name__
+        assert effect.answer is not None
+        if effect.answer.error is not None:
+            return str(effect.answer.error["kind"])
+        assert effect.payload == [b"results of %d" % effect.key[1]], "another's answer"
+        return "results"
+
+    # ---- workers ---------------------------------------------------------------------------------
+
+    def start_worker(self, name: str, capacity: int) -> bytes:
+        self.count += 1
+        peer = b"worker %d" % self.count
+        state = WorkerState(name, {}, IDLE_TIMEOUT, HEARTBEAT, self.now, capacity=capacity)
+        self.workers[peer] = Worker(state)
+        self.put(peer, state.start())
+        return peer
+
+    def load(self, peer: bytes) -> None:
+        self.put(peer, self.workers[peer].state.loaded(about(), self.now))
+
+    def begin(self, peer: bytes) -> None:
+        """Have a worker begin to compute."""
+        worker = self.workers[peer]
+        if worker.job is None:
+            worker.job = worker.state.next_job()
+
+    def end_job(self, peer: bytes) -> None:
+        """Have a worker answer what it computes."""
+        worker = self.workers[peer]
+        if worker.job is not None:
+            (request, payload), worker.job = worker.job, None
+            assert payload == [str(request.id).encode()]
+            worker.computed.append(request.key)
+            self.put(peer, worker.state.computed(Answer(*request.key), self.now))
+
+    def finish(self, peer: bytes) -> None:
+        self.put(peer, self.workers[peer].state.finish(self.now))
+
+    def kill(self, peer: bytes) -> None:
+        """End a worker's process; what it sent may still arrive or not."""
+        del self.workers[peer]
+        self.broker.connection_closed(self.now)
+
+    def put(self, peer: bytes, messages: list[Message]) -> None:
+        worker = self.workers[peer]
+        for message in messages:
+            results: list[Buffer] = []
+            if isinstance(message, Answer) and message.error is None:
+                results = [b"results of %d" % message.id]
+            worker.link.up.append((message, results))
+        if worker.state.ended:
+            assert worker.state.error is None
+            self.deliver_up(peer)  # linger
+            self.kill(peer)
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; everybody ticks when it asked for it, workers that compute do not."""
+        ends_at = self.now + seconds
+        for _ in range(100_000):
+            due = min(self.due())
+            if due > ends_at:
+                self.now = ends_at
+                return
+            self.now = max(self.now, due)
+            self.perform(self.broker.tick(self.now))
+            for client in self.clients.values():
+                self.take(client, client.state.tick(self.now))
+            for peer, worker in list(self.workers.items()):
+                if worker.job is None:
+                    self.put(peer, worker.state.tick(self.now))
+        raise AssertionError("somebody asks for a tick and does nothing")
+
+    def due(self) -> list[float]:
+        due = [self.broker.next_tick(), *(c.state.next_tick() for c in self.clients.values())]
+        due += [w.state.next_tick() for w in self.workers.values() if w.job is None]
+        return [when for when in due if when is not None] + [float("inf")]

@@ -1,0 +1,150 @@
+"""Broker, workers and clients together, with late messages, deaths and new brokers.
+
+What each of them promises holds only if the others do their part: no request is answered twice or
+with another's results, and when messages flow again, each has an end and nothing is left.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from aserpc.worker.state import Phase
+
+from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT
+from .network import IDLE_TIMEOUT, Network
+
+numbers = st.integers(0, 1000)
+names = st.sampled_from(["lj", "lj", "lj", "emt"])
+
+
+class HouseMachine(RuleBasedStateMachine):
+    """The house, as people, machines and bad luck treat it."""
+
+    @initialize(capacities=st.lists(st.integers(1, 3), max_size=3))
+    def begin(self, capacities: list[int]) -> None:
+        self.net = Network()
+        for capacity in capacities:
+            self.net.load(self.net.start_worker("lj", capacity))
+        self.net.deliver_all()
+
+    def peers(self) -> list[bytes]:
+        return [*self.net.clients, *self.net.workers]
+
+    def worker(self, number: int) -> bytes:
+        peers = list(self.net.workers)
+        return peers[number % len(peers)]
+
+    @rule(
+        number=numbers,
+        sessions=st.text("abc", min_size=1, max_size=4),
+        name=names,
+        deadline=st.sampled_from([None, None, None, 2.0, 30.0]),
+    )
+    def ask(self, number: int, sessions: str, name: str, deadline: float | None) -> None:
+        for who in sessions:
+            self.net.ask(list(self.net.clients)[number % 2], who, name, deadline)
+
+    @rule(number=numbers)
+    def cancel(self, number: int) -> None:
+        for peer, client in self.net.clients.items():
+            if client.waits:
+                self.net.cancel(peer, sorted(client.waits)[number % len(client.waits)])
+                return
+
+    @rule(number=numbers, messages=st.integers(1, 3))
+    def deliver_up(self, number: int, messages: int) -> None:
+        self.net.deliver_up(self.peers()[number % len(self.peers())], messages)
+
+    @rule(number=numbers, messages=st.integers(1, 3))
+    def deliver_down(self, number: int, messages: int) -> None:
+        self.net.deliver_down(self.peers()[number % len(self.peers())], messages)
+
+    @rule()
+    def deliver_all(self) -> None:
+        self.net.deliver_all()
+
+    @precondition(lambda self: len(self.net.workers) < 5)
+    @rule(name=names, capacity=st.integers(1, 3), loads=st.sampled_from([True, True, False]))
+    def start_worker(self, name: str, capacity: int, loads: bool) -> None:
+        peer = self.net.start_worker(name, capacity)
+        if loads:
+            self.net.load(peer)
+
+    @precondition(lambda self: self.net.workers)
+    @rule(number=numbers)
+    def load(self, number: int) -> None:
+        peer = self.worker(number)
+        if self.net.workers[peer].state.phase is Phase.LOADING:
+            self.net.load(peer)
+
+    @precondition(lambda self: self.net.workers)
+    @rule(number=numbers, ends=st.booleans())
+    def compute(self, number: int, ends: bool) -> None:
+        peer = self.worker(number)
+        if ends:
+            self.net.end_job(peer)
+        self.net.begin(peer)
+
+    @rule()
+    def compute_all(self) -> None:
+        for peer in list(self.net.workers):
+            self.net.begin(peer)
+            self.net.end_job(peer)
+
+    @precondition(lambda self: self.net.workers)
+    @rule(number=numbers, how=st.sampled_from(["kill", "finish", "shut down"]))
+    def lose_a_worker(self, number: int, how: str) -> None:
+        peer = self.worker(number)
+        if how == "kill":
+            self.net.kill(peer)
+        elif how == "finish" and self.net.workers[peer].job is None:
+            self.net.finish(peer)
+        else:
+            self.net.shut_down(self.net.workers[peer].state.name)
+
+    @rule(stops=st.booleans(), keeps=st.integers(0, 3))
+    def restart_the_broker(self, stops: bool, keeps: int) -> None:
+        self.net.restart_broker(stops=stops, keeps=keeps)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, WORKER_TIMEOUT / 2]))
+    def wait(self, seconds: float) -> None:
+        self.net.wait(seconds)
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, IDLE_TIMEOUT, QUEUE_TIMEOUT]))
+    def live(self, seconds: float) -> None:
+        """Let time pass while messages flow."""
+        ends_at = self.net.now + seconds
+        while self.net.now < ends_at:
+            self.net.deliver_all()
+            self.net.wait(1.0)
+
+    def teardown(self) -> None:
+        """Let all messages flow and all workers compute: everything comes to its end."""
+        if not hasattr(self, "net"):
+            return
+        net = self.net
+        for peer, worker in list(net.workers.items()):
+            if worker.state.phase is Phase.LOADING:
+                net.load(peer)
+        for _ in range(int(2 * QUEUE_TIMEOUT)):
+            self.live(1.0)
+            self.compute_all()
+        assert not any(client.waits for client in net.clients.values()), "a request has no end"
+        for _ in range(int(2 * IDLE_TIMEOUT)):
+            self.live(1.0)
+            for peer, worker in list(net.workers.items()):
+                if worker.job is None:
+                    net.finish(peer)
+                if peer in net.workers:
+                    net.end_job(peer)
+        assert not net.workers, "a worker does not end"
+        left = [net.broker.jobs, net.broker.workers, net.broker.calculators]
+        assert not any(left), "the broker keeps something"
+        assert len(net.broker._timers) == 0
+        assert all(len(client.state._deadlines) == 0 for client in net.clients.values())
+
+
+TestHouse = HouseMachine.TestCase
+TestHouse.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
