@@ -130,6 +130,19 @@ def test_use_after_fork(spring: RemoteCalculator) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning")
+def test_large_systems_after_fork(spring: RemoteCalculator) -> None:
+    atoms = Atoms("H5000", np.ones((5000, 3)))
+
+    def send() -> int:
+        atoms.positions += 1  # not what is known already
+        return int(spring.get_property("forces", atoms)[0, 0]) + 10
+
+    assert send() == 8
+    assert forked(send) == 7
+    assert forked(send) == 7
+
+
+@pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning")
 def test_use_after_a_fork_while_other_threads_compute(spring: RemoteCalculator) -> None:
     stop = threading.Event()
 

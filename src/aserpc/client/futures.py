@@ -104,6 +104,8 @@ class Client:
             Its result is the calculator's results: {property: value}. Cancelling it drops the
             request if it is still queued.
         """
+        if not isinstance(calculator, str):
+            raise TypeError(f"calculator is the name of one, not {calculator!r}")
         names = property_names(properties)
         deadline = None if deadline is None else positive("deadline", deadline)
         packed: PackedAtoms = pack_atoms(atoms).owned()
@@ -113,6 +115,7 @@ class Client:
         request = Request(
             *self._session.next_key(), calculator, "calculate", names, deadline=deadline
         )
+        request.check()  # the broker's refusal would end all that wait on the socket
         future: Future[Results] = Future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
