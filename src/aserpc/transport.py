@@ -116,21 +116,20 @@ def router(context: Context, timeout: float, high_water_mark: int) -> Socket:
     return sock
 
 
-def dealer(context: Context, address: str, *, immediate: bool, timeout: float = 30.0) -> Socket:
+def dealer(context: Context, address: str, timeout: float = 30.0) -> Socket:
     """Make a DEALER socket, with a random routing id of its own, connected to `address`.
+
+    What is sent while there is no connection waits for the next broker. (libzmq's IMMEDIATE would
+    refuse it, but also forget what a broker that goes has sent last and nobody has read yet.)
 
     Parameters
     ----------
-    immediate
-        Whether sends wait for a connection (EAGAIN without one) instead of being kept for the
-        next broker that comes.
     timeout
         Seconds after which a silent connection is closed and made anew.
     """
     check_address(address)
     sock = context.socket(zmq.DEALER)
     sock.set(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(16))  # a leading 0 is libzmq's own
-    sock.set(zmq.IMMEDIATE, int(immediate))
     sock.set(zmq.LINGER, 0)
     sock.set(zmq.RECONNECT_IVL, 50)
     sock.set(zmq.RECONNECT_IVL_MAX, 1000)

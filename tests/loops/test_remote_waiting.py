@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 from ase import Atoms
 
-from aserpc import Broker, RemoteCalculator
+from aserpc import Broker, RemoteCalculator, shutdown_workers, transport
 from aserpc.errors import (
     AserpcError,
     BrokerSilentError,
@@ -21,6 +22,7 @@ from aserpc.errors import (
     ProtocolError,
     QueueTimeoutError,
 )
+from aserpc.header import pack_header
 from aserpc.messages import Answer, Cancel, Message, Ping, Pong, Reject, Request, failure
 from support.calculators import Failing, Gate, Spring
 from support.peers import FakeBroker
@@ -101,6 +103,28 @@ def test_the_check_can_be_left_out(socket_folder: Path, leaves_nothing: None) ->
     assert elapsed.seconds < 3
 
 
+def test_a_question_that_nobody_took_is_not_asked_of_the_next_broker(service: Service) -> None:
+    with pytest.raises(ConnectionError, match="Broker not reachable"):
+        shutdown_workers(None, service.frontend, timeout=100)
+    service.start_broker()
+    worker = service.start_worker("spring", Spring)
+    assert energy_at(service.calculator("spring"), 2) == 2
+    assert service.status()["workers"]["spring"]["idle"] == 1
+    assert worker.requests_handled == 1
+
+
+def test_a_request_that_was_given_up_is_not_computed_by_the_next_broker(
+    service: Service,
+) -> None:
+    early = service.calculator("spring", timeout=200, check_broker=False)
+    with pytest.raises(BrokerSilentError):
+        energy_at(early, 4)
+    service.start_broker()
+    worker = service.start_worker("spring", Spring)
+    assert energy_at(early, 2) == 2
+    assert worker.requests_handled == 1
+
+
 def test_a_calculator_made_before_its_broker_works_when_it_is_there(service: Service) -> None:
     calculator = RemoteCalculator("spring", service.frontend, check_broker=False)
     service.start_broker()
@@ -114,12 +138,13 @@ def test_a_calculator_made_before_its_broker_works_when_it_is_there(service: Ser
 @pytest.fixture
 def fake(socket_folder: Path, leaves_nothing: None) -> Iterator[FakeBroker]:
     """A broker by hand that answers pings and nothing else."""
-    broker = FakeBroker(
-        f"ipc://{socket_folder}/frontend.ipc",
-        lambda message: [pong(message, known=True)] if isinstance(message, Ping) else [],
-    )
+    broker = FakeBroker(f"ipc://{socket_folder}/frontend.ipc", answer_pings)
     yield broker
     broker.close()
+
+
+def answer_pings(message: Message) -> list[Message]:
+    return [pong(message, known=True)] if isinstance(message, Ping) else []
 
 
 def pong(ping: Ping, *, known: bool) -> Pong:
@@ -359,6 +384,23 @@ def test_clients_that_wait_are_told_that_the_broker_stops(service: Service) -> N
     with pytest.raises(BrokerStoppedError):
         call.result()
     (folder / "go").touch()
+
+
+def test_what_a_broker_said_last_is_heard_after_its_end(
+    socket_folder: Path, leaves_nothing: None
+) -> None:
+    address = f"ipc://{socket_folder}/frontend.ipc"
+    broker = FakeBroker(address, answer_pings)
+    context = transport.make_context()
+    sock = transport.dealer(context, address)
+    monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    transport.send(sock, [pack_header(Ping())])
+    wait_for(lambda: broker.received)
+    broker.close()
+    assert monitor.poll(20_000), "the connection is gone"
+    assert sock.poll(0), "and the answer is not"
+    sock.disable_monitor()
+    context.destroy(linger=0)
 
 
 def test_a_broker_of_another_version_says_so(fake: FakeBroker) -> None:

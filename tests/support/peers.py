@@ -171,4 +171,4 @@ class FakeBroker:
             self.received.append(message)
             for answer in self.reply(message):
                 sock.send_multipart([peer, pack_header(answer)])
-        context.destroy(linger=0)
+        context.destroy(linger=1000)

@@ -16,7 +16,7 @@ import zmq
 
 from aserpc import transport
 from aserpc.client.state import ClientState, Effect, News, Resolve, Send
-from aserpc.errors import BrokerUnreachableError, ProtocolError
+from aserpc.errors import BrokerSilentError, BrokerUnreachableError, ProtocolError
 from aserpc.header import pack_header, unpack_header
 from aserpc.messages import TO_CLIENT, Buffer, Message, Ping, Pong, Reject, Request
 
@@ -37,12 +37,14 @@ class Channel:
     def __init__(self, context: transport.Context, address: str) -> None:
         self.address = address
         self.state = ClientState(address)
-        self.socket = transport.dealer(context, address, immediate=True)
+        self.socket = transport.dealer(context, address)
         self._poller = zmq.Poller()
         self._poller.register(self.socket, zmq.POLLIN)
         self._unsent: deque[list[Buffer]] = deque()
         #: True from the first to the last frame of a message, also if it was interrupted there.
         self._sending = False
+        #: Whether what nobody has taken may still wait in the socket for the next broker.
+        self._stale = False
         self._news: dict[Any, str] = {}
 
     def close(self) -> None:
@@ -68,6 +70,7 @@ class Channel:
         finally:
             self._news.clear()
         (end,) = resolved
+        self._stale = isinstance(end.error, BrokerSilentError)
         return end
 
     def exchange(self, message: Message, expected: type[M], timeout: float) -> M:
@@ -89,7 +92,7 @@ class Channel:
                     raise ProtocolError(msg)
                 if isinstance(reply, expected) and number == getattr(reply, "id", None):
                     return reply
-        self._unsent.clear()
+        self._stale = True
         msg = (
             f"Broker not reachable at {transport.where(self.address)}: no answer within "
             f"{timeout:g} s. Start one with: aserpc broker"
@@ -160,7 +163,7 @@ class Channel:
 
     def is_clean(self) -> bool:
         """Whether nothing of the last call is left that would disturb the next."""
-        return not (self._unsent or self._sending or self.state.pending)
+        return not (self._stale or self._unsent or self._sending or self.state.pending)
 
 
 class Pool:

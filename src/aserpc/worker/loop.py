@@ -132,10 +132,7 @@ class Worker:
             capacity=self.capacity,
         )
         context = transport.make_context()
-        # A message that waits for a broker is wanted by the next one too, hence not immediate.
-        self._socket = transport.dealer(
-            context, self.broker, immediate=False, timeout=self.worker_timeout
-        )
+        self._socket = transport.dealer(context, self.broker, self.worker_timeout)
         logger.info("connecting to %s", self.broker)
         try:
             self._send(self._state.start())
