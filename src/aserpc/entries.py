@@ -118,7 +118,7 @@ class CalculatorEntry:
         if isinstance(calculator, type):
             what = f"the class {calculator.__name__}, not an instance of it"
         elif not usable:
-            what = f"{_short(calculator)}, which has no get_property"
+            what = f"{short(calculator)}, which has no get_property"
         else:
             return calculator
         msg = (
@@ -171,7 +171,7 @@ def load_factory(path: str) -> Callable[..., Any]:
     make_importable(Path.cwd())
     factory = import_reference(path)
     if not callable(factory):
-        msg = f"{path} is {_short(factory)}, which is not callable"
+        msg = f"{path} is {short(factory)}, which is not callable"
         raise RegistryError(msg)
     result: Callable[..., Any] = factory
     return result
@@ -196,16 +196,23 @@ def read_entries(
         may say more in their dicts than we know.
     """
     if not isinstance(value, Mapping):
-        msg = f"{source} is {_short(value)}, not a dict of calculator names and factories"
+        msg = f"{source} is {short(value)}, not a dict of calculator names and factories"
         raise RegistryError(msg)
     entries: dict[str, CalculatorEntry] = {}
     problems = []
     for name, item in value.items():
         try:
-            entries[name] = _read_entry(name, item, source, strict=strict)
+            if not _is_for_managers_only(item):
+                entries[name] = _read_entry(name, item, source, strict=strict)
         except RegistryError as error:  # noqa: PERF203  one bad entry hides no other
             problems.append(str(error))
     return entries, problems
+
+
+def _is_for_managers_only(item: Any) -> bool:
+    """Whether a table says how its workers start, and leaves the calculator to them."""
+    starts = ("command", "packages", "python", "venv")
+    return isinstance(item, Mapping) and "factory" not in item and any(k in item for k in starts)
 
 
 def _read_entry(name: Any, item: Any, source: str, *, strict: bool) -> CalculatorEntry:
@@ -216,7 +223,7 @@ def _read_entry(name: Any, item: Any, source: str, *, strict: bool) -> Calculato
     if not isinstance(item, Mapping):
         item = {"factory": item}
     for key in item:
-        _check_key(name, key, strict=strict)
+        check_key(name, key, strict=strict)
     if "factory" not in item:
         msg = f'calculator {name!r} has no factory; it needs a factory, "module:callable"'
         raise RegistryError(msg)
@@ -225,7 +232,7 @@ def _read_entry(name: Any, item: Any, source: str, *, strict: bool) -> Calculato
         split_reference(factory, f"the factory of {name!r},")
     elif not callable(factory):
         msg = (
-            f"the factory of {name!r} is {_short(factory)}, which is not callable; "
+            f"the factory of {name!r} is {short(factory)}, which is not callable; "
             'give a class, a function or "module:callable"'
         )
         raise RegistryError(msg)
@@ -236,7 +243,8 @@ def _read_entry(name: Any, item: Any, source: str, *, strict: bool) -> Calculato
     return CalculatorEntry(name, factory, args, kwargs, source)
 
 
-def _check_key(name: str, key: object, *, strict: bool) -> None:
+def check_key(name: str, key: object, *, strict: bool) -> None:
+    """Refuse an unknown key of a table; unless `strict`, only one that looks misspelt."""
     known = ENTRY_KEYS + MANAGER_KEYS
     if key in known:
         return
@@ -252,7 +260,7 @@ def check_name(name: Any) -> str:
     good = isinstance(name, str) and name.isprintable()
     if not good or not 0 < len(name.encode()) <= MAX_NAME_SIZE:
         msg = (
-            f"{_short(name)} is no calculator name; a name is text of 1 to {MAX_NAME_SIZE} bytes "
+            f"{short(name)} is no calculator name; a name is text of 1 to {MAX_NAME_SIZE} bytes "
             "without control characters"
         )
         raise RegistryError(msg)
@@ -262,7 +270,7 @@ def check_name(name: Any) -> str:
 def check_args(name: str, args: Any) -> tuple[Any, ...]:
     """Return positional arguments as a tuple."""
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
-        msg = f"the args of {name!r} are {_short(args)}; give a list"
+        msg = f"the args of {name!r} are {short(args)}; give a list"
         raise RegistryError(msg)
     return tuple(args)
 
@@ -270,7 +278,7 @@ def check_args(name: str, args: Any) -> tuple[Any, ...]:
 def check_kwargs(name: str, kwargs: Any) -> dict[str, Any]:
     """Return keyword arguments as a dict."""
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-        msg = f"the kwargs of {name!r} are {_short(kwargs)}; give names and values"
+        msg = f"the kwargs of {name!r} are {short(kwargs)}; give names and values"
         raise RegistryError(msg)
     return dict(kwargs)
 
@@ -325,7 +333,7 @@ def _path(factory: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """Return what a value is, cut to a length that a line bears."""
     text = repr(value)
     text = text if len(text) <= 80 else f"{text[:77]}..."

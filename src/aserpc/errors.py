@@ -5,6 +5,7 @@
     AserpcError (RuntimeError)
     ├── SettingsError (ValueError)            a bad setting, and where it came from
     ├── RegistryError (ValueError)            a registry, provider or factory that can't be used
+    ├── SpawnError                            a worker can't be started as its configuration says
     ├── AddressError (ValueError)             an address that can't be bound or connected to
     ├── ProtocolError (ValueError)            bytes from a peer that are no message of this version
     ├── MessageTooLargeError (ValueError)     refused by the sender, nothing was sent
@@ -43,6 +44,7 @@ __all__ = [
     "RegistryError",
     "ServiceError",
     "SettingsError",
+    "SpawnError",
     "WorkerFailedError",
     "WorkerLostError",
 ]
@@ -58,6 +60,10 @@ class SettingsError(AserpcError, ValueError):
 
 class RegistryError(AserpcError, ValueError):
     """A registry, provider or factory that can't be used."""
+
+
+class SpawnError(AserpcError):
+    """A worker can't be started as its configuration says."""
 
 
 class AddressError(AserpcError, ValueError):

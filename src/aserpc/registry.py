@@ -64,7 +64,7 @@ def discover() -> tuple[dict[str, CalculatorEntry], list[ProviderFailure]]:
     entries: dict[str, CalculatorEntry] = {}
     for label, reference in _providers(failures):
         try:
-            found, problems = read_entries(_called(reference), label, strict=False)
+            found, problems = read_entries(call_reference(reference), label, strict=False)
         except RegistryError as error:
             failures.append(ProviderFailure(label, str(error)))
             continue
@@ -80,21 +80,23 @@ def discover() -> tuple[dict[str, CalculatorEntry], list[ProviderFailure]]:
 
 def _providers(failures: list[ProviderFailure]) -> list[tuple[str, str]]:
     """Return label and reference of each provider, ours last."""
+    others = [item for item in entry_points(GROUP, failures) if item[1] != _OWN_PROVIDER]
+    # Ours is there also where the package is used without being installed.
+    return [*others, (f"entry point 'aserpc' ({_OWN_PROVIDER})", _OWN_PROVIDER)]
+
+
+def entry_points(group: str, failures: list[ProviderFailure]) -> list[tuple[str, str]]:
+    """Return label and reference of each installed provider of a group, in alphabetical order."""
     try:
         # An entry point's extras, "module:attr [extra]", are nothing to import.
         points = {
             (point.name, re.sub(r"\[.*|\s", "", point.value))
-            for point in importlib.metadata.entry_points(group=GROUP)
+            for point in importlib.metadata.entry_points(group=group)
         }
     except Exception as error:  # noqa: BLE001  whatever the metadata of a stranger's package do
         failures.append(ProviderFailure("entry points", explain(error)))
         points = set()
-    # Ours is there also where the package is used without being installed.
-    others = sorted(point for point in points if point[1] != _OWN_PROVIDER)
-    return [
-        (f"entry point {name!r} ({value})", value)
-        for name, value in [*others, ("aserpc", _OWN_PROVIDER)]
-    ]
+    return [(f"entry point {name!r} ({value})", value) for name, value in sorted(points)]
 
 
 def load_registry(reference: str, base: Path | None = None) -> dict[str, CalculatorEntry]:
@@ -116,10 +118,10 @@ def load_registry(reference: str, base: Path | None = None) -> dict[str, Calcula
     base = Path.cwd() if base is None else base.absolute()
     make_importable(base)
     if reference.endswith(".toml"):
-        table, source = _toml_table(base / os.path.expanduser(reference)), reference  # noqa: PTH111
+        table, source = toml_table(base / os.path.expanduser(reference)), reference  # noqa: PTH111
         found, problems = read_entries(table, source, strict=True)
     else:
-        value = _called(reference, base)
+        value = call_reference(reference, base)
         module, attribute = split_reference(reference)
         source = f"{Path(module).name}:{attribute}" if is_file(module) else reference
         found, problems = read_entries(value, source, strict=False)
@@ -129,7 +131,8 @@ def load_registry(reference: str, base: Path | None = None) -> dict[str, Calcula
     return found
 
 
-def _toml_table(path: Path) -> dict[str, Any]:
+def toml_table(path: Path) -> dict[str, Any]:
+    """Read the tables ``[calculators.NAME]`` of a file."""
     try:
         content = read_toml(path)
     except ValueError as error:
@@ -146,7 +149,7 @@ def _toml_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _called(reference: str, base: Path | None = None) -> Any:
+def call_reference(reference: str, base: Path | None = None) -> Any:
     """Import a registry: a dict, or what a function returns."""
     value = import_reference(reference, base, "the registry")
     if isinstance(value, Mapping) or not callable(value):
