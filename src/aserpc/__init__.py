@@ -17,13 +17,17 @@ if TYPE_CHECKING:
         list_calculators,
         shutdown_workers,
     )
+    from aserpc.manager import Manager
+    from aserpc.spawn import SpawnConfig
     from aserpc.worker import Worker
 
 __version__: str
 _HOMES = {
     "Broker": "aserpc.broker",
     "Client": "aserpc.client",
+    "Manager": "aserpc.manager",
     "RemoteCalculator": "aserpc.client",
+    "SpawnConfig": "aserpc.spawn",
     "Worker": "aserpc.worker",
     "broker_status": "aserpc.client",
     "list_calculators": "aserpc.client",
@@ -33,7 +37,9 @@ _HOMES = {
 __all__ = [
     "Broker",
     "Client",
+    "Manager",
     "RemoteCalculator",
+    "SpawnConfig",
     "Worker",
     "__version__",
     "broker_status",

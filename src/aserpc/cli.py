@@ -72,6 +72,12 @@ Registry = Annotated[
 ]
 
 
+AllowMixed = Annotated[
+    bool,
+    typer.Option("--allow-mixed", help="Workers of one name may differ in arguments, versions"),
+]
+
+
 @app.command()
 def broker(
     frontend: Annotated[str | None, _setting("ipc_frontend", "--frontend")] = None,
@@ -80,10 +86,7 @@ def broker(
     queue_timeout: Annotated[
         float | None, _setting("request_queue_timeout", "--queue-timeout")
     ] = None,
-    allow_mixed: Annotated[
-        bool,
-        typer.Option("--allow-mixed", help="Workers of one name may differ in arguments, versions"),
-    ] = False,
+    allow_mixed: AllowMixed = False,
     log_level: LogLevel = "INFO",
 ) -> None:
     """Start the broker, which connects clients and workers."""
@@ -112,7 +115,11 @@ def worker(
     heartbeat: Annotated[float | None, _setting("heartbeat_interval", "--heartbeat")] = None,
     workdir: Annotated[
         Path | None,
-        typer.Option(help="Folder to compute in [default: one of its own, removed at the end]"),
+        typer.Option(
+            envvar="ASERPC_WORKDIR",
+            show_envvar=False,
+            help="Folder to compute in [default: one of its own, removed at the end]",
+        ),
     ] = None,
     log_level: LogLevel = "INFO",
 ) -> None:
@@ -280,6 +287,73 @@ def run(
         as_json=as_json,
     )
     raise typer.Exit(run_job(job))
+
+
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="Ids of the GPUs for workers, as 0,1 [default: what nvidia-smi lists]"),
+]
+MaxTotal = Annotated[
+    int | None, typer.Option("--max-workers-total", min=1, help="Most workers of all calculators")
+]
+
+
+@app.command()
+def manager(
+    registry: Annotated[
+        str | None,
+        typer.Option(help="file.toml, file.py:ATTR or pkg.module:ATTR [default: entry points]"),
+    ] = None,
+    broker: Annotated[str | None, _setting("ipc_backend", "--broker")] = None,
+    heartbeat: Annotated[float | None, _setting("heartbeat_interval", "--heartbeat")] = None,
+    gpus: Gpus = None,
+    max_workers_total: MaxTotal = None,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Start a manager, which starts workers when they are asked for."""
+    configure_logging(log_level)
+    from aserpc.up import make_manager, serve
+
+    serve(make_manager(registry, broker, heartbeat, gpus, max_workers_total))
+
+
+@app.command()
+def up(
+    file: Annotated[
+        str | None,
+        typer.Argument(help="What to serve [default: aserpc.toml here, and entry points]"),
+    ] = None,
+    gpus: Gpus = None,
+    max_workers_total: MaxTotal = None,
+    allow_mixed: AllowMixed = False,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Start a broker and a manager together: the usual way to start."""
+    configure_logging(log_level)
+    from aserpc.broker import Broker
+    from aserpc.up import make_manager, serve
+
+    serve(make_manager(file, None, None, gpus, max_workers_total), Broker(allow_mixed=allow_mixed))
+
+
+@app.command()
+def reload(broker: Frontend = None) -> None:
+    """Have the managers load their configurations again."""
+    from aserpc.client.control import reload_managers
+
+    told = reload_managers(broker)
+    print(f"told {told} manager{'' if told == 1 else 's'} to load again")
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="Name of the calculator")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows")] = False,
+) -> None:
+    """Show what the last worker of a calculator printed."""
+    from aserpc.up import show_logs
+
+    show_logs(name, follow=follow)
 
 
 def _show_version(asked: bool) -> None:

@@ -12,6 +12,7 @@ from aserpc.messages import (
     FROM_WORKER,
     PROTOCOL_VERSION,
     TO_CLIENT,
+    TO_MANAGER,
     TO_WORKER,
     Buffer,
     Message,
@@ -42,7 +43,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list[Any]": (list,),
 }
 _MESSAGES: dict[str, type[Message]] = {
-    message.KIND: message for message in (*FROM_CLIENT, *TO_CLIENT, *FROM_WORKER, *TO_WORKER)
+    message.KIND: message
+    for message in (*FROM_CLIENT, *TO_CLIENT, *FROM_WORKER, *TO_WORKER, *TO_MANAGER)
 }
 _FIELDS: dict[str, tuple[tuple[str, tuple[type, ...]], ...]] = {
     kind: tuple((f.name, _TYPES[str(f.type)]) for f in dataclasses.fields(message))

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from aserpc.broker import Broker
 from aserpc.client.control import list_calculators
+from aserpc.environments import THREAD_VARIABLES
 from aserpc.errors import WorkerFailedError
-
-#: What libraries take the number of their threads from.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from aserpc.processes import in_words, last_lines
 
 #: How long a worker without requests, or without its broker, stays, s.
 IDLE_TIMEOUT = 60.0
@@ -81,8 +80,10 @@ class LocalService:
         """Raise `WorkerFailedError`, with why, if all workers have ended."""
         codes = [process.poll() for process in self._processes]
         if None not in codes:
-            end = _in_words(codes[0] or 0)
-            raise WorkerFailedError(f"the worker of {self.name!r} {end}. {self._last_lines(0)}")
+            lines = last_lines(self._log(0), LAST_LINES).replace("\n", " | ")
+            told = f"Its last lines: {lines}" if lines else "It printed nothing."
+            end = in_words(codes[0] or 0)
+            raise WorkerFailedError(f"the worker of {self.name!r} {end}. {told}")
 
     def close(self) -> None:
         """End the workers and the broker, and remove what they left."""
@@ -131,22 +132,6 @@ class LocalService:
 
     def _log(self, number: int) -> Path:
         return self.folder / f"worker-{number}.log"
-
-    def _last_lines(self, number: int) -> str:
-        lines = self._log(number).read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "Its last lines: " + " | ".join(lines) if lines else "It printed nothing."
-
-
-def _in_words(code: int) -> str:
-    """Say how a process ended."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = str(-code)
-    perhaps = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
-    return f"was killed by signal {name}{perhaps}"
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

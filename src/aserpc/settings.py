@@ -30,7 +30,7 @@ PREFIX = "ASERPC_"
 
 #: Variables that are no settings: a manager gives its workers their spawn's id, and the command
 #: line takes its log level from there.
-OTHER_VARIABLES = ("ASERPC_SPAWN_ID", "ASERPC_LOG_LEVEL")
+OTHER_VARIABLES = ("ASERPC_SPAWN_ID", "ASERPC_LOG_LEVEL", "ASERPC_WORKDIR")
 
 #: Stands for the sockets' folder in an address.
 PLACEHOLDER = "{IPC_DIR}"

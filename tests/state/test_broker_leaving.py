@@ -257,6 +257,7 @@ def test_the_status_of_an_empty_broker_is_empty(house: House) -> None:
         "workers": {},
         "pending_requests": {},
         "manager": {"connected": False, "spawnable": []},
+        "spawning": {},
         "running_requests": {},
         "processes": [],
     }

@@ -24,9 +24,12 @@ from aserpc.messages import (
     FROM_WORKER,
     PROTOCOL_VERSION,
     TO_CLIENT,
+    TO_MANAGER,
     TO_WORKER,
+    Accept,
     Answer,
     Cancel,
+    Demand,
     Dismiss,
     Failed,
     Goodbye,
@@ -34,17 +37,22 @@ from aserpc.messages import (
     Hello,
     Leave,
     Message,
+    Offer,
     Ping,
     Pong,
     Probe,
     Ready,
     Refuse,
     Reject,
+    Reload,
     Request,
     Shutdown,
     ShutdownRequest,
+    SpawnFailed,
+    Spawning,
     Status,
     StatusRequest,
+    Stay,
     Stopping,
     Unknown,
     Welcome,
@@ -54,7 +62,7 @@ from aserpc.nesting import MAX_DEPTH
 
 from .builders import about, session
 
-SIDES = (FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER)
+SIDES = (FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER, TO_MANAGER)
 KINDS = tuple({kind.KIND: kind for side in SIDES for kind in side}.values())
 S = session("s")
 
@@ -94,7 +102,14 @@ MESSAGES: list[Message] = [
     Refuse("differs"),
     Shutdown(),
     Dismiss(),
+    Stay(),
     Stopping(),
+    Offer([["lj", 0], ["emt", 2]], {"pid": 1, "host": "h"}),
+    Accept([["lj", "the manager in process 2"]]),
+    Demand("lj", 3, 1, 0.5, [["a1", "idle", 1.5], [None, "busy", 0.0]]),
+    Spawning("lj", ["a1"], "starting, 3 s", ""),
+    SpawnFailed("lj", "it ended with exit code 1"),
+    Reload(7),
     Reject("version"),
 ]
 

@@ -62,6 +62,8 @@ class Worker:
     jobs: OrderedDict[RequestKey, Job] = field(default_factory=OrderedDict)
     #: Requests that it answered.
     answered: int = 0
+    #: Since when it has no request.
+    free_since: float = 0.0
     #: Whether it was asked for a sign of life, and when it is to be looked at next.
     asked: bool = False
     timer: Timer | None = None
@@ -78,6 +80,24 @@ class Worker:
         pid, host = self.identity.get("pid"), self.identity.get("host")
         host = host[:80] if isinstance(host, str) and host.isprintable() else "?"
         return pid if isinstance(pid, int) else "?", host
+
+
+@dataclass(slots=True, eq=False)
+class Manager:
+    """A manager, seen by the broker."""
+
+    peer: bytes
+    last_heard: float
+    identity: dict[str, Any] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    asked: bool = False
+    timer: Timer | None = None
+
+    @property
+    def label(self) -> str:
+        """What the log calls it."""
+        pid, host = self.identity.get("pid"), self.identity.get("host")
+        return f"the manager in process {pid!r:.20} on {host!r:.80}"
 
 
 class Calculator:
@@ -106,6 +126,17 @@ class Calculator:
         self.deserted_by = ""
         #: What falls due when those who wait have waited long enough.
         self.timer: Timer | None = None
+        #: Mean time of a calculation, s, the last ones counting most; 0: none yet.
+        self.seconds = 0.0
+        #: Routing id of the manager that can start workers, and what it has said of them.
+        self.manager: bytes | None = None
+        self.min_workers = 0
+        self.spawn_ids: list[str] = []
+        self.spawn_text = ""
+        #: Why the manager starts none any more.
+        self.fatal = ""
+        self.demand_timer: Timer | None = None
+        self.demand_at = float("-inf")
         #: How many requests wait for a worker.
         self.queued = 0
         self._queues: OrderedDict[bytes, OrderedDict[RequestKey, Job]] = OrderedDict()
@@ -191,4 +222,9 @@ class Calculator:
 
     def is_unused(self) -> bool:
         """Whether nothing of it needs to be kept."""
-        return not self.members and not self.is_waited_for()
+        return not self.members and self.manager is None and not self.is_waited_for()
+
+    def is_served(self) -> bool:
+        """Whether a request that comes now has something to wait for."""
+        can_start = self.manager is not None and not self.fatal
+        return bool(self.workers) or self.deserted_at is not None or can_start

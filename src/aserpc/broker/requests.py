@@ -6,7 +6,7 @@ import dataclasses
 import logging
 
 from aserpc.broker.effects import Effect, ToClient, ToWorker
-from aserpc.broker.records import Calculator, Job, Worker
+from aserpc.broker.records import Calculator, Job, Manager, Worker
 from aserpc.broker.snapshot import progress
 from aserpc.broker.tables import JobState, WorkerState, is_allowed
 from aserpc.messages import (
@@ -23,6 +23,9 @@ from aserpc.messages import (
 from aserpc.timers import Timers
 
 logger = logging.getLogger(__name__)
+
+#: Weight of a calculation's time in the mean of its calculator.
+RECENT = 0.2
 
 #: How many of the names that are served an error lists.
 MAX_NAMES = 50
@@ -58,6 +61,9 @@ class Requests:
         self.calculators: dict[str, Calculator] = {}
         self.workers: dict[bytes, Worker] = {}
         self.jobs: dict[RequestKey, Job] = {}
+        self.managers: dict[bytes, Manager] = {}
+        #: Names of the calculators that processes were started for, by spawn id.
+        self.spawned: dict[str, str] = {}
         #: Whether the set of workers has changed; whoever saves the roster clears it.
         self.roster_changed = False
         self.stopping = False
@@ -75,7 +81,7 @@ class Requests:
         if self.stopping:
             self._answer_failure(peer, request.key, "broker_stopped", "the broker is stopping")
             return
-        if calculator is None or (not calculator.workers and calculator.deserted_at is None):
+        if calculator is None or not calculator.is_served():
             self._no_workers(peer, request)
             return
         job = Job(request, payload, calculator, peer, now)
@@ -88,16 +94,27 @@ class Requests:
             self._describe(calculator)
         else:
             self._dispatch(calculator, now)
+        if calculator.is_waited_for():
+            self._tell_demand(calculator, now)
+
+    def _tell_demand(self, calculator: Calculator, now: float) -> None:
+        """Tell the calculator's manager soon how much it is asked for; see `Managers`."""
 
     def _no_workers(self, peer: bytes, request: Request) -> None:
         name = request.calculator
-        names = sorted(n for n, c in self.calculators.items() if c.workers)
+        calculator = self.calculators.get(name)
+        if calculator is not None and calculator.fatal:
+            reason = f"No worker of {name!r} is started any more: {calculator.fatal}"
+            self._answer_failure(peer, request.key, "worker_failed", reason)
+            return
+        names = sorted(n for n, c in self.calculators.items() if c.is_served())
         served = ", ".join(map(repr, names[:MAX_NAMES])) or "nothing"
         if len(names) > MAX_NAMES:
             served += f" and {len(names) - MAX_NAMES} more"
         reason = (
             f"No workers available for {name!r}: none serves it and none is starting. "
-            f"Served now: {served}. Start a worker with: aserpc worker {name}"
+            f"Served now: {served}. Start a worker with: aserpc worker {name}, or a manager that "
+            "starts workers on demand: aserpc manager"
         )
         self._answer_failure(peer, request.key, "no_workers", reason)
 
@@ -124,6 +141,10 @@ class Requests:
         wanted = job.state is not JobState.CANCELLED
         if answer.part is None:
             worker.answered += 1
+            worker.free_since = now
+            calculator = worker.calculator
+            weight = RECENT if calculator.seconds else 1.0
+            calculator.seconds += weight * (answer.seconds - calculator.seconds)
             self._release(job)
             if wanted:
                 self._move_job(job, JobState.DONE)

@@ -11,7 +11,7 @@ from aserpc.messages import unpack_about
 
 
 def snapshot(
-    by_name: Mapping[str, Calculator], workers: Collection[Worker], now: float
+    by_name: Mapping[str, Calculator], workers: Collection[Worker], managers: int, now: float
 ) -> dict[str, Any]:
     """Return the broker's workers and requests, as plain values.
 
@@ -23,7 +23,15 @@ def snapshot(
         "pending_requests": {
             name: len(c.waiting()) for name, c in calculators if c.is_waited_for()
         },
-        "manager": {"connected": False, "spawnable": []},
+        "manager": {
+            "connected": managers > 0,
+            "spawnable": [name for name, c in calculators if c.manager is not None],
+        },
+        "spawning": {
+            name: {"processes": len(c.spawn_ids), "text": c.spawn_text, "fatal": c.fatal}
+            for name, c in calculators
+            if c.manager is not None
+        },
         "running_requests": _running(calculators, workers),
         "processes": [
             {
@@ -67,6 +75,8 @@ def progress(job: Job, now: float) -> str:
     waited = f"{now - job.queued_at:.0f} s"
     if calculator.deserted_at is not None:
         return f"waits for a worker, {waited}; {calculator.deserted_by}"
+    if not calculator.serving and calculator.spawn_text:
+        return f"{calculator.spawn_text} ({waited})"
     if not calculator.serving:
         return f"a worker is loading, {waited}"
     return f"{calculator.queued} wait for {len(calculator.workers)} workers, {waited}"

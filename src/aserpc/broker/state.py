@@ -10,9 +10,11 @@ import logging
 from collections.abc import Iterable
 
 from aserpc.broker.effects import Effect
+from aserpc.broker.managers import Managers
+from aserpc.broker.records import Manager
 from aserpc.broker.snapshot import snapshot
 from aserpc.broker.tables import JobState, WorkerState
-from aserpc.broker.workers import SWEEP_TIME, Workers
+from aserpc.broker.workers import SWEEP_TIME
 from aserpc.messages import (
     Answer,
     Buffer,
@@ -24,13 +26,18 @@ from aserpc.messages import (
     Hello,
     Leave,
     Message,
+    Offer,
     Ping,
     Ready,
     Reject,
+    Reload,
     Request,
     ShutdownRequest,
+    SpawnFailed,
+    Spawning,
     Status,
     StatusRequest,
+    Stay,
     Stopping,
     Unknown,
     Welcome,
@@ -42,7 +49,7 @@ logger = logging.getLogger(__name__)
 RETURN_GRACE = 5.0
 
 
-class BrokerState(Workers):
+class BrokerState(Managers):
     """The broker, without its sockets and its clock.
 
     Each event returns what is to be sent. The parameters are those of `Requests`.
@@ -62,11 +69,13 @@ class BrokerState(Workers):
                 if job is not None:
                     self._cancel(job)
         elif isinstance(message, StatusRequest):
-            status = snapshot(self.calculators, self.workers.values(), now)
+            status = snapshot(self.calculators, self.workers.values(), len(self.managers), now)
             self._to_client(peer, Status(message.id, status))
         elif isinstance(message, ShutdownRequest):
             told = self._shut_down(message.calculator, now)
             self._to_client(peer, Status(message.id, {"workers": told}))
+        elif isinstance(message, Reload):
+            self._to_client(peer, Status(message.id, {"managers": self._reload()}))
         return self._take()
 
     def from_worker(
@@ -80,6 +89,10 @@ class BrokerState(Workers):
             self._hello(peer, message, now)
         elif isinstance(message, Ready):
             self._ready(peer, message, now)
+        elif isinstance(message, Offer):
+            self._offer(peer, message, now)
+        elif worker is None and peer in self.managers:
+            self._from_manager(self.managers[peer], message, now)
         elif worker is None:
             # The answer of a worker that was given up is dropped: its request runs elsewhere.
             leaves = isinstance(message, Leave | Goodbye | Failed)
@@ -91,7 +104,11 @@ class BrokerState(Workers):
             self._to_worker(peer, Unknown() if returning else Welcome())
         elif isinstance(message, Leave):
             # With a request on its way to it, it stays: the request is the answer.
-            if not worker.jobs:
+            if worker.jobs:
+                pass
+            elif len(worker.calculator.workers) <= worker.calculator.min_workers:
+                self._to_worker(peer, Stay())
+            else:
                 self._end(worker, WorkerState.GONE, now, "it was idle")
                 self._to_worker(peer, Dismiss())
         elif isinstance(message, Goodbye):
@@ -101,6 +118,18 @@ class BrokerState(Workers):
         elif isinstance(message, Failed):
             self._failed(worker, message, now)
         return self._take()
+
+    def _from_manager(self, manager: Manager, message: Message, now: float) -> None:
+        manager.last_heard, manager.asked = now, False
+        if isinstance(message, Spawning):
+            self._spawning(manager, message, now)
+        elif isinstance(message, SpawnFailed):
+            self._spawn_failed(manager, message)
+        elif isinstance(message, Heartbeat):
+            self._to_worker(manager.peer, Welcome())
+        elif isinstance(message, Goodbye):
+            self._manager_ends(manager, "it said goodbye", now)
+            self._to_worker(manager.peer, Dismiss())
 
     def rejected(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
         """Answer a peer that sent what could not be read."""
@@ -122,6 +151,8 @@ class BrokerState(Workers):
                 self._check_at(worker, now + 0.2)
             else:
                 self._end(worker, WorkerState.LOST, now, "its connection broke")
+        elif peer in self.managers:
+            self._manager_ends(self.managers[peer], "its connection broke", now)
         return self._take()
 
     def connection_closed(self, now: float) -> None:
@@ -144,7 +175,7 @@ class BrokerState(Workers):
         self.stopping = True
         for job in list(self.jobs.values()):
             self._fail(job, JobState.FAILED, "broker_stopped", "the broker was stopped")
-        for peer in self.workers:
+        for peer in (*self.workers, *self.managers):
             self._to_worker(peer, Stopping())
         return self._take()
 

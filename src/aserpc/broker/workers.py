@@ -52,6 +52,14 @@ class Workers(Requests):
             self._end(worker, WorkerState.LOST, now, "it changed its name")
             worker = None
         if worker is None:
+            meant = self.spawned.get(str(hello.identity.get("spawn_id")))
+            if meant is not None and meant != hello.calculator:
+                reason = (
+                    f"this worker was started for {meant!r} and registers as {hello.calculator!r}; "
+                    f"give its command --name {meant}"
+                )
+                self._to_worker(peer, Refuse(reason))
+                return
             worker = self._register(peer, hello.calculator, WorkerState.LOADING, now)
             worker.identity = hello.identity
             logger.info("%s loads", worker.label)
@@ -62,7 +70,9 @@ class Workers(Requests):
 
     def _ready(self, peer: bytes, ready: Ready, now: float) -> None:
         self._hello(peer, Hello(ready.calculator, ready.identity), now)
-        worker = self.workers[peer]
+        worker = self.workers.get(peer)
+        if worker is None:  # it was refused
+            return
         calculator = worker.calculator
         difference = None if self.allow_mixed else _difference(calculator, worker, ready.about)
         if difference:
@@ -70,6 +80,7 @@ class Workers(Requests):
             self._to_worker(peer, Refuse(difference))
             return
         worker.about, worker.capacity = ready.about, ready.capacity
+        worker.free_since = now
         # A worker that registers again tells what it has; the rest was lost on the way to it.
         has = {tuple(key) for key in ready.running}
         for key in [key for key in reversed(worker.jobs) if key not in has]:
@@ -87,7 +98,8 @@ class Workers(Requests):
         logger.error("%s could not make its calculator: %s", worker.label, what)
         self._end(worker, WorkerState.GONE, now, f"it could not make its calculator: {what}")
         self._to_worker(worker.peer, Dismiss())
-        if not calculator.workers:
+        # A manager tells the same when the process has ended, with its last words.
+        if not calculator.workers and calculator.manager is None:
             reason = f"The worker of {calculator.name!r} could not make its calculator: {what}"
             for job in calculator.waiting():
                 self._fail(job, JobState.FAILED, "worker_failed", reason)
@@ -114,18 +126,26 @@ class Workers(Requests):
         self._see_to_those_who_wait(worker, why, now)
 
     def _see_to_those_who_wait(self, worker: Worker, why: str, now: float) -> None:
-        """Let other workers have what waits, or the queue timeout begin if there is none."""
-        calculator = worker.calculator
+        """Let other workers have what waits, or see what else can be done for it."""
+        told = f"the last, {worker.label}, is {worker.state.value}: {why}"
+        self._see_to(worker.calculator, told, now)
+        self._tell_demand(worker.calculator, now)
+
+    def _see_to(self, calculator: Calculator, why: str, now: float) -> None:
+        """See that those who wait for a calculator have something to wait for, or an end."""
         if calculator.workers:
             self._dispatch(calculator, now)
-        elif calculator.is_waited_for():
+        elif not calculator.is_waited_for():
+            self._tidy(calculator)
+        elif calculator.fatal:
+            for job in calculator.waiting():
+                self._fail(job, JobState.FAILED, "worker_failed", calculator.fatal)
+        elif calculator.manager is None:
             if calculator.deserted_at is None:
                 calculator.deserted_at = now
                 expires_at = now + self.request_queue_timeout
                 calculator.timer = self._timers.at(expires_at, self._expire, calculator)
-            calculator.deserted_by = f"the last, {worker.label}, is {worker.state.value}: {why}"
-        else:
-            self._tidy(calculator)
+            calculator.deserted_by = why
 
     def _expire(self, calculator: Calculator, now: float) -> None:  # noqa: ARG002
         """Give up the requests of a calculator that no worker has come back to."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from aserpc import transport
 from aserpc.client.blocking import borrowed
-from aserpc.messages import ShutdownRequest, Status, StatusRequest
+from aserpc.messages import Reload, ShutdownRequest, Status, StatusRequest
 from aserpc.settings import load_settings
 
 _numbers = itertools.count(1)
@@ -61,8 +61,16 @@ def shutdown_workers(
     return int(_ask(ShutdownRequest(next(_numbers), calc_name), broker, timeout)["workers"])
 
 
+def reload_managers(broker: str | None = None, timeout: float = 5000) -> int:
+    """Have the managers load their configurations again; return how many were told.
+
+    The parameters and errors are those of `broker_status`.
+    """
+    return int(_ask(Reload(next(_numbers)), broker, timeout)["managers"])
+
+
 def _ask(
-    message: StatusRequest | ShutdownRequest, broker: str | None, timeout: float
+    message: StatusRequest | ShutdownRequest | Reload, broker: str | None, timeout: float
 ) -> dict[str, Any]:
     address = transport.check_address(load_settings({"ipc_frontend": broker}).ipc_frontend)
     with borrowed(address) as channel:

@@ -29,6 +29,7 @@ from aserpc.messages import (
     Request,
     RequestKey,
     Shutdown,
+    Stay,
     Stopping,
     Unknown,
     Welcome,
@@ -77,7 +78,7 @@ TRANSITIONS: dict[tuple[Phase, Phase], str] = {
     (Phase.SERVING, Phase.LEAVING): "idle for `idle_timeout`",
     (Phase.SERVING, Phase.FINISHING): "SHUTDOWN or a signal",
     (Phase.SERVING, Phase.ENDED): "REFUSE",
-    (Phase.LEAVING, Phase.SERVING): "a request",
+    (Phase.LEAVING, Phase.SERVING): "a request, or STAY",
     (Phase.LEAVING, Phase.FINISHING): "SHUTDOWN or a signal",
     (Phase.LEAVING, Phase.ENDED): "DISMISS, REFUSE, STOPPING, or no answer",
     (Phase.FINISHING, Phase.ENDED): "DISMISS, REFUSE, STOPPING, or no answer",
@@ -186,6 +187,10 @@ class WorkerState:
         if isinstance(message, Dismiss):
             if self.phase in (Phase.LEAVING, Phase.FINISHING):
                 self._move(Phase.ENDED)
+        elif isinstance(message, Stay):
+            if self.phase is Phase.LEAVING:
+                self._move(Phase.SERVING)
+                self._idle_since = now
         elif isinstance(message, Refuse | Reject):
             if self.phase is not Phase.ENDED:
                 self.error = message.reason

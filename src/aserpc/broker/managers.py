@@ -1,0 +1,138 @@
+"""The broker's rules for managers: who can start what, and what they are told."""
+
+from __future__ import annotations
+
+import logging
+
+from aserpc.broker.records import Calculator, Manager
+from aserpc.broker.tables import JobState
+from aserpc.broker.workers import Workers
+from aserpc.messages import (
+    Accept,
+    Demand,
+    Offer,
+    Probe,
+    Reload,
+    SpawnFailed,
+    Spawning,
+)
+
+logger = logging.getLogger(__name__)
+
+#: How soon, and how often, a manager is told of a calculator's demand, s.
+DEMAND_DELAY, DEMAND_INTERVAL = 0.01, 0.2
+
+
+class Managers(Workers):
+    """The broker's managers, with its workers and requests."""
+
+    def _offer(self, peer: bytes, offer: Offer, now: float) -> None:
+        manager = self.managers.get(peer)
+        if manager is None:
+            manager = self.managers[peer] = Manager(peer, now)
+            manager.identity = offer.identity
+            self._watch(manager, now)
+            logger.info("%s offers %d calculators", manager.label, len(offer.calculators))
+        before, refused = manager.names, []
+        manager.names = set()
+        for name, min_workers in offer.calculators:
+            calculator = self.calculators.get(name)
+            if calculator is None:
+                calculator = self.calculators[name] = Calculator(name)
+            if calculator.manager not in (None, peer):
+                refused.append([name, self.managers[calculator.manager].label])
+                continue
+            calculator.manager, calculator.min_workers = peer, min_workers
+            calculator.fatal = ""
+            manager.names.add(name)
+            self._settle(calculator)
+            self._tell_demand(calculator, now)
+        for name in before - manager.names:
+            self._withdraw(self.calculators[name], "its manager offers it no longer", now)
+        self._to_worker(peer, Accept(refused))
+
+    def _spawning(self, manager: Manager, spawning: Spawning, now: float) -> None:
+        calculator = self.calculators.get(spawning.calculator)
+        if calculator is None or calculator.manager != manager.peer:
+            return
+        for spawn_id in calculator.spawn_ids:
+            self.spawned.pop(spawn_id, None)
+        calculator.spawn_ids = spawning.spawn_ids
+        for spawn_id in spawning.spawn_ids:
+            self.spawned[spawn_id] = calculator.name
+        calculator.spawn_text, calculator.fatal = spawning.text, spawning.fatal
+        if calculator.fatal:
+            self._give_up(calculator, calculator.fatal)
+        elif calculator.is_waited_for():
+            self._tell_demand(calculator, now)
+
+    def _spawn_failed(self, manager: Manager, failed: SpawnFailed) -> None:
+        calculator = self.calculators.get(failed.calculator)
+        if calculator is not None and calculator.manager == manager.peer:
+            self._give_up(calculator, failed.reason)
+
+    def _give_up(self, calculator: Calculator, reason: str) -> None:
+        """Tell those who wait that no worker comes."""
+        if not calculator.workers:
+            for job in calculator.waiting():
+                self._fail(job, JobState.FAILED, "worker_failed", reason)
+
+    def _manager_ends(self, manager: Manager, why: str, now: float) -> None:
+        logger.info("%s is gone: %s", manager.label, why)
+        del self.managers[manager.peer]
+        self._timers.cancel(manager.timer)
+        for name in manager.names:
+            self._withdraw(self.calculators[name], f"its manager is gone: {why}", now)
+
+    def _withdraw(self, calculator: Calculator, why: str, now: float) -> None:
+        for spawn_id in calculator.spawn_ids:
+            self.spawned.pop(spawn_id, None)
+        calculator.manager, calculator.min_workers, calculator.spawn_ids = None, 0, []
+        calculator.spawn_text = calculator.fatal = ""
+        self._timers.cancel(calculator.demand_timer)
+        calculator.demand_timer = None
+        self._see_to(calculator, why, now)
+
+    def _tell_demand(self, calculator: Calculator, now: float) -> None:
+        """Tell the manager of a calculator soon how much it is asked for."""
+        if calculator.manager is not None and calculator.demand_timer is None:
+            when = max(now + DEMAND_DELAY, calculator.demand_at + DEMAND_INTERVAL)
+            calculator.demand_timer = self._timers.at(when, self._demand, calculator)
+
+    def _demand(self, calculator: Calculator, now: float) -> None:
+        calculator.demand_timer, calculator.demand_at = None, now
+        if calculator.manager is None:
+            return
+        workers = [
+            [w.identity.get("spawn_id"), w.state.value, now - w.free_since]
+            for w in calculator.workers.values()
+        ]
+        running = sum(len(worker.jobs) for worker in calculator.workers.values())
+        queued = calculator.queued + len(calculator.descriptions)
+        demand = Demand(calculator.name, queued, running, calculator.seconds, workers)
+        self._to_worker(calculator.manager, demand)
+        if queued:
+            self._tell_demand(calculator, now)  # as long as somebody waits
+
+    def _watch(self, manager: Manager, now: float) -> None:
+        """Ask a silent manager for a sign of life; give up one that gives none."""
+        half = self.worker_timeout / 2
+        if manager.asked:
+            self._manager_ends(manager, f"it was silent for {now - manager.last_heard:.3g} s", now)
+        elif now < manager.last_heard + half:
+            manager.timer = self._timers.at(manager.last_heard + half, self._watch, manager)
+        else:
+            manager.asked = True
+            self._to_worker(manager.peer, Probe())
+            manager.timer = self._timers.at(now + half, self._watch, manager)
+
+    def _sweep(self, _: None, now: float) -> None:
+        super()._sweep(_, now)
+        for manager in self.managers.values():
+            self._to_worker(manager.peer, Probe())
+
+    def _reload(self) -> int:
+        """Have the managers load their configurations again; return how many there are."""
+        for peer in self.managers:
+            self._to_worker(peer, Reload(0))
+        return len(self.managers)

@@ -1,0 +1,310 @@
+"""The manager's socket, clock and processes around `ManagerState`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from aserpc import transport
+from aserpc.environments import child_environment
+from aserpc.errors import AserpcError, ProtocolError, SpawnError
+from aserpc.header import pack_header, unpack_header
+from aserpc.manager.spawners import Handle, Spawner, Spec
+from aserpc.manager.spawners.local import LocalSpawner
+from aserpc.manager.state import Effect, ManagerState, Send, Start
+from aserpc.messages import TO_MANAGER, Message, Reload
+from aserpc.serving import serve_in_thread
+from aserpc.settings import load_settings
+from aserpc.spawn import SpawnConfig
+
+logger = logging.getLogger(__name__)
+
+#: How often processes are looked at, and the last lines of those that start, s.
+POLL_INTERVAL, TELL_INTERVAL = 0.1, 1.0
+
+#: A log over this size is cut to nothing after a copy, bytes.
+MAX_LOG_SIZE = 50_000_000
+
+#: How many working folders of workers that failed are kept.
+KEPT_FOLDERS = 5
+
+#: Lines of a worker's output that tell why it failed.
+LAST_LINES = 20
+
+
+class Manager:
+    """Starts workers when their calculators are asked for.
+
+    Parameters
+    ----------
+    configs : dict of str to SpawnConfig
+        What can be started.
+    broker : str, optional
+        The broker's address for workers; from the settings by default.
+    heartbeat_interval : float, optional
+        Seconds between signs of life to the broker.
+    gpus : list of str
+        Ids of the GPUs that workers may be given.
+    max_workers_total : int, optional
+        Most processes of all calculators together.
+    load : callable, optional
+        Returns the configurations again, for `reload`.
+    spawner : Spawner, optional
+        Where processes run; this machine by default.
+    """
+
+    def __init__(
+        self,
+        configs: Mapping[str, SpawnConfig],
+        broker: str | None = None,
+        heartbeat_interval: float | None = None,
+        *,
+        gpus: list[str] | None = None,
+        max_workers_total: int | None = None,
+        load: Callable[[], Mapping[str, SpawnConfig]] | None = None,
+        spawner: Spawner | None = None,
+    ) -> None:
+        settings = load_settings({"ipc_backend": broker, "heartbeat_interval": heartbeat_interval})
+        self.configs = dict(configs)
+        self.broker = transport.check_address(settings.ipc_backend)
+        self.heartbeat_interval = settings.heartbeat_interval
+        self.folder = settings.ipc_dir
+        self.waker = transport.Waker()
+        self._spawner: Spawner = spawner or LocalSpawner()
+        self._load = load
+        self._handles: dict[str, Handle] = {}
+        self._names: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._state = ManagerState(
+            self.configs,
+            {"pid": os.getpid(), "host": socket.gethostname()},
+            gpus or [],
+            max_workers_total,
+            self.heartbeat_interval,
+            lambda: secrets.token_hex(4),
+        )
+
+    async def run(self) -> None:
+        """Serve until `stop`, in a thread of its own."""
+        await serve_in_thread(self.serve, self.stop, "aserpc manager")
+
+    def stop(self) -> None:
+        """End the workers, then `run` or `serve`; from any thread."""
+        self._stop.set()
+        self.waker.wake()
+
+    def reload(self) -> None:
+        """Load the configurations again; from any thread."""
+        self._reload.set()
+        self.waker.wake()
+
+    def get_status(self) -> dict[str, Any]:
+        """Return what runs: {name: {"processes", "health", "reason", "gpus"}}."""
+        return {
+            name: {
+                "processes": {p.spawn_id: p.state.value for p in fleet.processes.values()},
+                "health": fleet.health.value,
+                "reason": fleet.reason,
+                "gpus": {p.spawn_id: list(p.gpus) for p in fleet.processes.values() if p.gpus},
+            }
+            for name, fleet in self._state.fleets.items()
+        }
+
+    def serve(self) -> None:
+        """Serve until `stop`, in this thread."""
+        context = transport.make_context()
+        self._socket = transport.dealer(context, self.broker)
+        logger.info("offering %s at %s", ", ".join(self.configs), self.broker)
+        state, clock = self._state, time.monotonic
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self.waker.fileno(), zmq.POLLIN)
+        tell_at = 0.0
+        try:
+            self._adopt()
+            self._perform(state.start(clock()))
+            while not state.ended:
+                wait = min(state.next_tick() - clock(), POLL_INTERVAL if self._handles else 1.0)
+                if self.waker.fileno() in dict(poller.poll(transport.milliseconds(wait))):
+                    self.waker.clear()
+                if self._stop.is_set() and not state.finishing:
+                    self._perform(state.finish(clock()))
+                if self._reload.is_set():
+                    self._load_again()
+                self._drain()
+                self._look()
+                if clock() >= tell_at:
+                    tell_at = clock() + TELL_INTERVAL
+                    self._tell()
+                self._perform(state.tick(clock()))
+            self._send(state.goodbye())
+        finally:
+            context.destroy(linger=1000)
+        logger.info("stopped")
+
+    def _drain(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                frames = transport.receive(self._socket)
+                try:
+                    message = unpack_header(frames[0], TO_MANAGER)
+                except ProtocolError as error:
+                    logger.warning("the broker sent what is no message: %s", error)
+                    continue
+                if isinstance(message, Reload):
+                    self._load_again()
+                self._perform(self._state.receive(message, time.monotonic()))
+
+    def _look(self) -> None:
+        """See what has become of the processes."""
+        for spawn_id, status in self._spawner.poll(self._handles).items():
+            now = time.monotonic()
+            if status.state == "running":
+                self._perform(self._state.running(spawn_id, now))
+            elif status.state == "exited":
+                handle = self._handles.pop(spawn_id)
+                self._clean(spawn_id, failed=status.failed)
+                self._save()
+                lines = self._spawner.logs(handle, LAST_LINES)
+                told = f"Its last lines:\n{lines}" if lines else "It printed nothing."
+                self._perform(self._state.exited(spawn_id, status.why, told, now))
+
+    def _tell(self) -> None:
+        """Tell those who wait how starts get on; keep logs bounded."""
+        for spawn_id, handle in self._handles.items():
+            line = self._spawner.logs(handle, 1)
+            self._perform(self._state.tell(spawn_id, line[-200:], time.monotonic()))
+            _bound(Path(str(handle.get("log", ""))))
+
+    def _perform(self, effects: list[Effect]) -> None:
+        todo = deque(effects)
+        while todo:
+            effect = todo.popleft()
+            if isinstance(effect, Send):
+                self._send(effect.message)
+            elif isinstance(effect, Start):
+                todo += self._start(effect)
+            elif effect.spawn_id in self._handles:
+                self._spawner.stop(self._handles[effect.spawn_id], kill=effect.kill)
+
+    def _send(self, message: Message) -> None:
+        with contextlib.suppress(zmq.Again):
+            transport.send(self._socket, [pack_header(message)])
+
+    def _start(self, start: Start) -> list[Effect]:
+        config, spawn_id = start.config, start.spawn_id
+        label = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', config.name)}-{spawn_id}"
+        try:
+            rendered = config.render(broker=self.broker, spawn_id=spawn_id, gpu=start.gpu)
+            workdir = self.folder / "work" / label
+            env = child_environment(os.environ, rendered, config, os.cpu_count() or 1)
+            env.setdefault("ASERPC_IPC_DIR", str(self.folder))  # also from another folder
+            env.setdefault("ASERPC_WORKDIR", str(workdir))
+            spec = Spec(
+                name=config.name,
+                spawn_id=spawn_id,
+                command=rendered.command,
+                env=env,
+                cwd=Path(rendered.cwd or Path.cwd()),
+                log=self.folder / "logs" / f"{label}.log",
+            )
+            self._handles[spawn_id] = {**self._spawner.start(spec), "workdir": str(workdir)}
+            self._names[spawn_id] = config.name
+        except (SpawnError, OSError) as error:
+            return self._state.exited(spawn_id, str(error), "", time.monotonic())
+        self._save()
+        return []
+
+    def _load_again(self) -> None:
+        self._reload.clear()
+        if self._load is None:
+            return
+        try:
+            configs = self._load()
+        except AserpcError as error:
+            logger.error("the configuration stays as it was: %s", error)
+            return
+        logger.info("loaded the configuration again: %s", ", ".join(configs))
+        self._perform(self._state.reload(configs, time.monotonic()))
+
+    # ---- what outlives the manager ---------------------------------------------------------------
+
+    def _file(self, pid: int) -> Path:
+        return self.folder / f"spawned-{pid}.json"
+
+    def _save(self) -> None:
+        """Note the processes, for a manager that comes after this one was killed."""
+        spawned = {
+            spawn_id: {
+                "name": self._names[spawn_id],
+                "gpus": list(self._state.devices.of(spawn_id)),
+                "handle": handle,
+            }
+            for spawn_id, handle in self._handles.items()
+        }
+        path = self._file(os.getpid())
+        try:
+            if spawned:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                transport.write_private(path, json.dumps(spawned).encode())
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("cannot note the workers in %s: %s", path, error.strerror)
+
+    def _adopt(self) -> None:
+        """Take over the workers of managers that were killed."""
+        for path in self.folder.glob("spawned-*.json"):
+            pid = int(path.stem.partition("-")[2] or 0)
+            if Path(f"/proc/{pid}").exists() and pid != os.getpid():
+                continue
+            try:
+                spawned = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                continue
+            path.unlink(missing_ok=True)
+            for spawn_id, entry in spawned.items():
+                name, handle = entry["name"], entry["handle"]
+                if name in self.configs and self._spawner.adopt(handle):
+                    logger.info("took over a worker of %r", name)
+                    self._handles[spawn_id], self._names[spawn_id] = handle, name
+                    self._state.adopt(name, spawn_id, tuple(entry["gpus"]), time.monotonic())
+        self._save()
+
+    def _clean(self, spawn_id: str, *, failed: bool) -> None:
+        """Remove the working folder of a worker, but keep the last ones that failed."""
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self._names.pop(spawn_id))
+        work = self.folder / "work"
+        if not failed:
+            shutil.rmtree(work / f"{name}-{spawn_id}", ignore_errors=True)
+            return
+        mine = [
+            path
+            for path in work.glob(f"{name}-*")
+            if path.name.rpartition("-")[2] not in self._handles
+        ]
+        for path in sorted(mine, key=lambda path: path.stat().st_mtime)[:-KEPT_FOLDERS]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _bound(log: Path) -> None:
+    """Cut a log that has grown long; its writer appends, so that it goes on from there."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > MAX_LOG_SIZE:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)

@@ -1,0 +1,94 @@
+"""Processes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from aserpc.errors import SpawnError
+from aserpc.manager.spawners import Handle, Spec, Status
+from aserpc.processes import in_words, last_lines
+
+
+class LocalSpawner:
+    """Starts processes on this machine, each in a session of its own.
+
+    Its handle is the process's number with the time of its start, which together are never used
+    again, and the path of its log.
+    """
+
+    def __init__(self) -> None:
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, spec: Spec) -> Handle:
+        """See `Spawner.start`."""
+        try:
+            spec.log.parent.mkdir(parents=True, exist_ok=True)
+            # A file opened to append, not a pipe: the output goes on when the manager is gone,
+            # and a log that is cut grows from there.
+            with spec.log.open("ab") as log:
+                child = subprocess.Popen(  # noqa: S603 -- the site's own configuration
+                    spec.command,
+                    env=spec.env,
+                    cwd=spec.cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            what = error.filename or spec.command[0]
+            msg = f"has no program: {error.strerror}: {what}"
+            raise SpawnError(msg) from None
+        self._children[child.pid] = child
+        return {"pid": child.pid, "started": _started(child.pid), "log": str(spec.log)}
+
+    def poll(self, handles: Mapping[str, Handle]) -> dict[str, Status]:
+        """See `Spawner.poll`."""
+        return {key: self._status(handle) for key, handle in handles.items()}
+
+    def _status(self, handle: Handle) -> Status:
+        pid = handle["pid"]
+        child = self._children.get(pid)
+        if child is None:
+            return Status("running") if self.adopt(handle) else Status("exited", "ended")
+        code = child.poll()
+        if code is None:
+            return Status("running")
+        del self._children[pid]
+        _signal(pid, signal.SIGKILL)  # what it has left behind, in its session
+        return Status("exited", in_words(code), failed=code != 0)
+
+    def stop(self, handle: Handle, *, kill: bool) -> None:
+        """See `Spawner.stop`."""
+        pid = handle["pid"]
+        if pid in self._children or _started(pid) == handle["started"]:
+            _signal(pid, signal.SIGKILL if kill else signal.SIGTERM)
+
+    def logs(self, handle: Handle, lines: int) -> str:
+        """See `Spawner.logs`."""
+        return last_lines(Path(handle["log"]), lines)
+
+    def adopt(self, handle: Handle) -> bool:
+        """See `Spawner.adopt`."""
+        started = _started(handle["pid"])
+        return started is not None and bool(started == handle["started"])
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if it is gone."""
+    try:
+        # The command in parentheses may hold anything; 20 fields after it is the start.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
