@@ -16,13 +16,10 @@ from ase.calculators.calculator import PropertyNotImplementedError, SCFError
 
 from aserpc import Client
 from aserpc.errors import DeadlineError, NoWorkersError, PayloadError
+from support.asking import atom
 from support.calculators import Failing, Gate, Generous, Spring
 from support.service import Service
 from support.waiting import wait_for
-
-
-def atom(x: float) -> Atoms:
-    return Atoms("H", [(x, 0, 0)])
 
 
 @pytest.fixture

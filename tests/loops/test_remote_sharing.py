@@ -22,6 +22,7 @@ from ase.calculators.emt import EMT
 from ase.mep import NEB
 
 from aserpc import RemoteCalculator
+from support.asking import energy_at
 from support.calculators import Gate, Spring
 from support.service import Service
 
@@ -32,10 +33,6 @@ def spring(service: Service) -> RemoteCalculator:
     service.start_broker()
     service.start_worker("spring", Spring)
     return service.calculator("spring")
-
-
-def energy_at(calculator: RemoteCalculator, x: float) -> float:
-    return float(calculator.get_property("energy", Atoms("H", [(x, 0, 0)])))
 
 
 def test_pickle_before_and_after_use(spring: RemoteCalculator) -> None:

@@ -4,82 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import zmq
-from ase import Atoms
 
-from aserpc import Broker, RemoteCalculator, shutdown_workers, transport
+from aserpc import RemoteCalculator, shutdown_workers
 from aserpc.errors import (
-    AserpcError,
     BrokerSilentError,
-    BrokerStoppedError,
     DeadlineError,
     NoWorkersError,
-    ProtocolError,
-    QueueTimeoutError,
 )
-from aserpc.header import pack_header
-from aserpc.messages import Answer, Cancel, Message, Ping, Pong, Reject, Request, failure
-from support.calculators import Failing, Gate, Spring
+from aserpc.messages import Answer, Cancel, Message, Ping, Request, failure
+from support.asking import Elapsed, atom, energy_at, pong
+from support.calculators import Spring
+from support.gated import Gated
 from support.peers import FakeBroker
 from support.service import Service
 from support.waiting import InThread, wait_for
-
-
-def atom(x: float) -> Atoms:
-    return Atoms("H", [(x, 0, 0)])
-
-
-def energy_at(calculator: RemoteCalculator, x: float) -> float:
-    return float(calculator.get_property("energy", atom(x)))
-
-
-class Elapsed:
-    """Measures the time of a block, s."""
-
-    def __enter__(self) -> Elapsed:
-        self._since = time.monotonic()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.seconds = time.monotonic() - self._since
-
-
-class Gated:
-    """A service whose calculator computes while its gate is open."""
-
-    def __init__(self, service: Service, folder: Path) -> None:
-        self.service, self.folder = service, folder
-        self.worker = service.start_worker("gate", lambda: Gate(str(folder)))
-
-    def started(self) -> int:
-        return len(list(self.folder.glob("started-*")))
-
-    def open(self) -> None:
-        (self.folder / "go").touch()
-
-    def shut(self) -> None:
-        (self.folder / "go").unlink()
-
-    def pending(self) -> int:
-        return sum(self.service.status()["pending_requests"].values())
-
-    def running(self) -> int:
-        return sum(self.service.status()["running_requests"].values())
-
-
-@pytest.fixture
-def gated(service: Service, tmp_path: Path) -> Iterator[Gated]:
-    """A broker and a gated worker; the gate opens at the end."""
-    service.start_broker()
-    gated = Gated(service, tmp_path)
-    yield gated
-    gated.open()
-
 
 # ---- is there a broker? --------------------------------------------------------------------------
 
@@ -133,24 +74,6 @@ def test_a_calculator_made_before_its_broker_works_when_it_is_there(service: Ser
 
 
 # ---- silence -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def fake(socket_folder: Path, leaves_nothing: None) -> Iterator[FakeBroker]:
-    """A broker by hand that answers pings and nothing else."""
-    broker = FakeBroker(f"ipc://{socket_folder}/frontend.ipc", answer_pings)
-    yield broker
-    broker.close()
-
-
-def answer_pings(message: Message) -> list[Message]:
-    return [pong(message, known=True)] if isinstance(message, Ping) else []
-
-
-def pong(ping: Ping, *, known: bool) -> Pong:
-    if not known:
-        return Pong(b"i" * 16, [], ping.keys)
-    return Pong(b"i" * 16, [[*key, "running", "it is"] for key in ping.keys], [])
 
 
 def test_a_broker_that_vanishes_is_noticed_within_the_timeout(fake: FakeBroker) -> None:
@@ -315,107 +238,3 @@ def test_a_late_answer_is_never_taken_for_anothers(fake: FakeBroker) -> None:
     with pytest.raises(NoWorkersError, match="its own"):
         energy_at(calculator, 2)
     assert any(isinstance(message, Cancel) for message in fake.received)
-
-
-# ---- retries -------------------------------------------------------------------------------------
-
-
-def failing(kind: str) -> Callable[[Message], list[Message]]:
-    def reply(message: Message) -> list[Message]:
-        if isinstance(message, Request):
-            return [Answer(*message.key, error={"kind": kind, "message": "so it is"})]
-        return [pong(message, known=True)] if isinstance(message, Ping) else []
-
-    return reply
-
-
-@pytest.mark.parametrize("retries", [0, 1, 3])
-@pytest.mark.parametrize("kind", ["worker_lost", "queue_timeout", "no_workers", "broker_stopped"])
-def test_retries_are_so_many_more_attempts(fake: FakeBroker, kind: str, retries: int) -> None:
-    fake.reply = failing(kind)
-    calculator = RemoteCalculator("it", fake.address, retries=retries)
-    with pytest.raises(AserpcError, match="so it is"):
-        energy_at(calculator, 1)
-    keys = [request.key for request in fake.requests()]
-    assert len(keys) == len(set(keys)) == retries + 1
-
-
-@pytest.mark.parametrize("kind", ["calculation", "deadline", "cancelled", "too_large", "protocol"])
-def test_no_retry_after_what_is_no_failure_of_the_service(fake: FakeBroker, kind: str) -> None:
-    fake.reply = failing(kind)
-    calculator = RemoteCalculator("it", fake.address, retries=3)
-    with pytest.raises(AserpcError, match="so it is"):
-        energy_at(calculator, 1)
-    assert len(fake.requests()) == 1
-
-
-def test_no_retry_after_a_deadline(gated: Gated) -> None:
-    with pytest.raises(DeadlineError):
-        energy_at(gated.service.calculator("gate", deadline=0.3, retries=3), 2)
-    assert gated.started() == 1
-
-
-# ---- what the broker says ------------------------------------------------------------------------
-
-
-def test_a_request_expires_on_time_when_its_worker_has_gone(service: Service) -> None:
-    service.start_broker(request_queue_timeout=0.5)
-    folder = service.folder
-    worker = service.start_worker("gate", lambda: Gate(str(folder)))
-    first = InThread(lambda: energy_at(service.calculator("gate"), 2))
-    wait_for(lambda: list(folder.glob("started-*")))
-    second = InThread(lambda: energy_at(service.calculator("gate"), 4))
-    wait_for(lambda: service.status()["pending_requests"].get("gate") == 1)
-    worker.stop()
-    (folder / "go").touch()
-    assert first.result() == 2
-    with Elapsed() as elapsed, pytest.raises(QueueTimeoutError, match=r"within 0.5 s"):
-        second.result()
-    assert elapsed.seconds < 3
-
-
-def test_clients_that_wait_are_told_that_the_broker_stops(service: Service) -> None:
-    broker: Broker = service.start_broker()
-    folder = service.folder
-    service.start_worker("gate", lambda: Gate(str(folder)))
-    call = InThread(lambda: energy_at(service.calculator("gate"), 2))
-    wait_for(lambda: list(folder.glob("started-*")))
-    service.stop(broker)
-    with pytest.raises(BrokerStoppedError):
-        call.result()
-    (folder / "go").touch()
-
-
-def test_what_a_broker_said_last_is_heard_after_its_end(
-    socket_folder: Path, leaves_nothing: None
-) -> None:
-    address = f"ipc://{socket_folder}/frontend.ipc"
-    broker = FakeBroker(address, answer_pings)
-    context = transport.make_context()
-    sock = transport.dealer(context, address)
-    monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    transport.send(sock, [pack_header(Ping())])
-    wait_for(lambda: broker.received)
-    broker.close()
-    assert monitor.poll(20_000), "the connection is gone"
-    assert sock.poll(0), "and the answer is not"
-    sock.disable_monitor()
-    context.destroy(linger=0)
-
-
-def test_a_broker_of_another_version_says_so(fake: FakeBroker) -> None:
-    calculator = RemoteCalculator("it", fake.address)
-    fake.reply = lambda message: [Reject("protocol version 1 of the peer is not 2, ours")]
-    with pytest.raises(ProtocolError, match="version 1 of the peer is not 2"):
-        energy_at(calculator, 1)
-
-
-def test_a_calculators_error_is_not_retried_by_another_worker(service: Service) -> None:
-    service.start_broker()
-    workers = [service.start_worker("failing", Failing) for _ in range(2)]
-    atoms = atom(1)
-    atoms.info["error"] = "SCFError"
-    atoms.calc = service.calculator("failing", retries=5)
-    with pytest.raises(RuntimeError, match="SCFError"):
-        atoms.get_potential_energy()
-    assert sum(worker.requests_handled for worker in workers) == 1

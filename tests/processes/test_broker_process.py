@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import stat
 from pathlib import Path
 
@@ -11,12 +13,9 @@ from ase import Atoms
 
 from aserpc import RemoteCalculator, broker_status, list_calculators
 from aserpc.errors import BrokerStoppedError
+from support.asking import energy_at
 from support.processes import Cli
 from support.waiting import InThread, wait_for
-
-
-def energy_at(calculator: RemoteCalculator, x: float) -> float:
-    return float(calculator.get_property("energy", Atoms("H", [(x, 0, 0)])))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -86,8 +85,16 @@ def test_a_path_too_long_for_sockets_says_what_to_set(cli: Cli) -> None:
     assert len(done.errors.splitlines()) == 1
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def test_it_serves_over_tcp_where_it_is_told_so(cli: Cli) -> None:
-    frontend, backend = "tcp://127.0.0.1:47311", "tcp://127.0.0.1:47312"
+    frontend, backend = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
     cli.broker("--frontend", frontend, "--backend", backend)
     cli.start("worker", "EMT", "--broker", backend)
     wait_for(lambda: list_calculators(frontend) == {"EMT": 1})

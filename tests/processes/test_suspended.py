@@ -8,16 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-from ase import Atoms
-
-from aserpc import RemoteCalculator, list_calculators
+from aserpc import list_calculators
+from support.asking import energy_at
 from support.peers import FakeClient
 from support.processes import Cli
 from support.waiting import InThread, wait_for
-
-
-def energy_at(calculator: RemoteCalculator, x: float) -> float:
-    return float(calculator.get_property("energy", Atoms("H", [(x, 0, 0)])))
 
 
 def test_a_broker_that_was_stopped_for_long_goes_on(cli: Cli, tmp_path: Path) -> None:
@@ -27,7 +22,7 @@ def test_a_broker_that_was_stopped_for_long_goes_on(cli: Cli, tmp_path: Path) ->
     call = InThread(lambda: energy_at(cli.calculator("gate"), 2))
     wait_for(lambda: list(tmp_path.glob("started-*")))
     broker.signal(signal.SIGSTOP)
-    timer = threading.Timer(2.5, broker.signal, [signal.SIGCONT])
+    timer = threading.Timer(2.0, broker.signal, [signal.SIGCONT])
     timer.start()
     timer.join()
     (tmp_path / "go").touch()
@@ -53,7 +48,7 @@ def test_a_client_that_was_stopped_for_long_waits_on(cli: Cli, tmp_path: Path) -
     ) as client:
         wait_for(lambda: list(tmp_path.glob("started-*")))
         client.send_signal(signal.SIGSTOP)
-        timer = threading.Timer(2.5, client.send_signal, [signal.SIGCONT])
+        timer = threading.Timer(2.0, client.send_signal, [signal.SIGCONT])
         timer.start()
         timer.join()
         opens = threading.Timer(0.5, (tmp_path / "go").touch)

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from ase import Atoms
 
 from aserpc import RemoteCalculator, list_calculators
 from aserpc.broker.loop import ROSTER_FILE
 from aserpc.errors import ServiceError, WorkerLostError
+from support.asking import energy_at
 from support.processes import Cli, Process
 from support.waiting import InThread, wait_for
-
-
-def energy_at(calculator: RemoteCalculator, x: float) -> float:
-    return float(calculator.get_property("energy", Atoms("H", [(x, 0, 0)])))
 
 
 @pytest.fixture
@@ -98,7 +94,7 @@ def test_a_killed_idle_worker_is_noticed_soon(cli: Cli) -> None:
 
 def test_a_calculator_that_holds_the_gil_is_not_given_up(cli: Cli, tmp_path: Path) -> None:
     broker = cli.broker("--timeout", "1")
-    kwargs = json.dumps({"folder": str(tmp_path), "seconds": 4})
+    kwargs = json.dumps({"folder": str(tmp_path), "seconds": 3.2})
     cli.worker("HoldsGil", "--kwargs", kwargs, name="it", ASERPC_WORKER_TIMEOUT="1")
     assert energy_at(cli.calculator("it"), 2) == 2
     assert len(started(tmp_path)) == 1

@@ -8,16 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ase import Atoms
 
-from aserpc import RemoteCalculator, list_calculators
+from aserpc import list_calculators
 from aserpc.errors import WorkerFailedError
+from support.asking import energy_at
 from support.processes import CALCULATORS, Cli
 from support.waiting import InThread, wait_for
-
-
-def energy_at(calculator: RemoteCalculator, x: float) -> float:
-    return float(calculator.get_property("energy", Atoms("H", [(x, 0, 0)])))
 
 
 def kwargs(**keywords: object) -> tuple[str, str]:
@@ -85,11 +81,6 @@ def test_an_idle_worker_leaves(cli: Cli) -> None:
     worker = cli.worker("Spring", "--idle-timeout", "0.5")
     assert worker.wait() == 0
     assert not list_calculators(cli.frontend)
-
-
-def test_an_idle_worker_without_a_broker_leaves(cli: Cli) -> None:
-    worker = cli.loading_worker("Spring", "--idle-timeout", "0.3", name="spring")
-    assert worker.wait() == 0
 
 
 # ---- the beginning -------------------------------------------------------------------------------
