@@ -155,6 +155,7 @@ def test_a_callback_may_submit_and_close(client: Client) -> None:
     wait_for(lambda: not any(thread.name == "aserpc client" for thread in threading.enumerate()))
 
 
+@pytest.mark.filterwarnings("ignore:This process .*fork:DeprecationWarning")
 def test_pickled_and_forked(client: Client) -> None:
     client.submit("spring", atom(1)).result(20)
     again = pickle.loads(pickle.dumps(client))
