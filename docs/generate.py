@@ -65,6 +65,25 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def spawn_keys() -> str:
+    """Return the table of what a spawn configuration may say."""
+    from aserpc.spawn import SpawnConfig
+
+    meanings: dict[str, str] = {}
+    for line in _sections(SpawnConfig)["Parameters"].splitlines():
+        if not line.startswith(" "):
+            names = line.split(", ")
+            meanings.update(dict.fromkeys(names, ""))
+        else:
+            meanings.update({name: f"{meanings[name]} {line.strip()}" for name in names})
+    rows = [
+        (f"`{f.name}`", f"`{f.type}`".replace(" | None", ""), _default(f), meanings[f.name])
+        for f in dataclasses.fields(SpawnConfig)
+        if f.name not in ("name", "source")
+    ]
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
 # ---- errors, messages, states --------------------------------------------------------------------
 
 
@@ -88,8 +107,9 @@ def messages() -> str:
     directions = {
         "From a client to the broker": module.FROM_CLIENT,
         "From the broker to a client": module.TO_CLIENT,
-        "From a worker to the broker": module.FROM_WORKER,
+        "From a worker or a manager to the broker": module.FROM_WORKER,
         "From the broker to a worker": module.TO_WORKER,
+        "From the broker to a manager": module.TO_MANAGER,
     }
     parts, shown = [f"The protocol's version is {module.PROTOCOL_VERSION}."], set()
     for title, kinds in directions.items():
@@ -142,6 +162,20 @@ def phases() -> str:
     return _states(Phase, TRANSITIONS, Phase.LOADING)
 
 
+def processes() -> str:
+    """Return the states of a spawned process."""
+    from aserpc.manager.tables import PROCESS_TRANSITIONS, ProcessState
+
+    return _states(ProcessState, PROCESS_TRANSITIONS, ProcessState.STARTING)
+
+
+def health() -> str:
+    """Return the states of a calculator, as its manager sees it."""
+    from aserpc.manager.tables import HEALTH_TRANSITIONS, Health
+
+    return _states(Health, HEALTH_TRANSITIONS, Health.ACTIVE)
+
+
 def _states(states: type[Enum], transitions: Mapping[tuple[Any, Any], str], first: Enum) -> str:
     comments = _comments(states)
     last = [s for s in states if not any(before is s for before, _ in transitions)]
@@ -187,13 +221,19 @@ def _signature(name: str, found: Any) -> str:
 
 def _docstring(found: Any) -> str:
     """Return a numpydoc docstring as Markdown."""
-    text = _prose(inspect.getdoc(found))
-    parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.MULTILINE)
-    result = [parts[0].strip()]
-    for title, body in zip(parts[1::2], parts[2::2], strict=True):
+    sections = _sections(found)
+    result = [sections.pop("")]
+    for title, body in sections.items():
         shown = body.strip() if title == "Notes" else _definitions(body)
         result.append(f"**{title}**\n\n{shown}")
     return "\n\n".join(result)
+
+
+def _sections(found: Any) -> dict[str, str]:
+    """Return the parts of a numpydoc docstring by title; the first one has none."""
+    text = _prose(inspect.getdoc(found))
+    parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.MULTILINE)
+    return dict(zip(["", *parts[1::2]], [part.strip() for part in parts[0::2]], strict=True))
 
 
 def _definitions(body: str) -> str:
@@ -255,8 +295,9 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 PARTS: dict[str, Callable[..., str]] = {
-    part.__name__: part
+    part.__name__.replace("_", "-"): part
     for part in (
-        settings, commands, errors, messages, requests, workers, phases, api, changelog,
+        settings, commands, spawn_keys, errors, messages, requests, workers, phases, processes,
+        health, api, changelog,
     )
 }  # fmt: skip

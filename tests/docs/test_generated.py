@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import re
 from types import ModuleType
@@ -12,7 +13,9 @@ import pytest
 import aserpc
 from aserpc import errors, messages
 from aserpc.broker.tables import JOB_TRANSITIONS, WORKER_TRANSITIONS, JobState
+from aserpc.manager.tables import HEALTH_TRANSITIONS, PROCESS_TRANSITIONS
 from aserpc.settings import options
+from aserpc.spawn import SpawnConfig
 from aserpc.worker.state import TRANSITIONS
 from support.blocks import ROOT
 
@@ -44,10 +47,17 @@ def test_every_setting_is_listed(generate: ModuleType) -> None:
 
 def test_every_command_is_listed(generate: ModuleType) -> None:
     text = generate.commands()
-    for command in ("broker", "worker", "list", "status", "shutdown", "run"):
+    commands = ("broker", "worker", "list", "status", "shutdown", "run")
+    for command in (*commands, "manager", "up", "reload", "logs"):
         assert f"\n## aserpc {command}\n" in f"\n{text}"
-    for option in ("--queue-timeout", "--allow-mixed", "--idle-timeout", "--workdir", "--relax"):
+    for option in ("--queue-timeout", "--allow-mixed", "--idle-timeout", "--workdir", "--gpus"):
         assert option in text
+
+
+def test_every_key_of_a_spawn_configuration_has_its_meaning(generate: ModuleType) -> None:
+    text = generate.spawn_keys()
+    keys = {field.name for field in dataclasses.fields(SpawnConfig)} - {"name", "source"}
+    assert set(re.findall(r"^\| `(\w+)` \| `[^|]+` \| `[^|]+` \| \S.* \|$", text, re.M)) == keys
 
 
 def test_every_error_is_listed(generate: ModuleType) -> None:
@@ -64,6 +74,7 @@ def test_every_message_is_listed_once(generate: ModuleType) -> None:
         *messages.TO_CLIENT,
         *messages.FROM_WORKER,
         *messages.TO_WORKER,
+        *messages.TO_MANAGER,
     }
     for kind in kinds:
         assert text.count(f"\n### {kind.KIND}\n") == 1
@@ -72,7 +83,13 @@ def test_every_message_is_listed_once(generate: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("part", "transitions"),
-    [("requests", JOB_TRANSITIONS), ("workers", WORKER_TRANSITIONS), ("phases", TRANSITIONS)],
+    [
+        ("requests", JOB_TRANSITIONS),
+        ("workers", WORKER_TRANSITIONS),
+        ("phases", TRANSITIONS),
+        ("processes", PROCESS_TRANSITIONS),
+        ("health", HEALTH_TRANSITIONS),
+    ],
 )
 def test_every_transition_is_drawn(
     generate: ModuleType, part: str, transitions: dict[tuple[object, object], str]

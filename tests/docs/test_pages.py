@@ -21,9 +21,8 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.is_run for b in read_blocks(page))], ids=name
 )
-def test_blocks_run_and_print_what_they_show(page: Path) -> None:
-    with Reader() as reader:
-        reader.follow(page)
+def test_blocks_run_and_print_what_they_show(reader: Reader, page: Path) -> None:
+    reader.follow(page)
 
 
 def test_every_block_has_a_language_that_is_known() -> None:

@@ -31,10 +31,9 @@ def without_set_up(command: str) -> str:
 
 
 @pytest.mark.timeout(120)
-def test_every_block_runs_and_prints_what_it_shows() -> None:
-    with Reader() as reader:
-        reader.copy("tests/data")
-        reader.follow(README, without_set_up)
+def test_every_block_runs_and_prints_what_it_shows(reader: Reader) -> None:
+    reader.copy("tests/data")
+    reader.follow(README, without_set_up)
 
 
 def test_every_block_is_run_written_or_an_output() -> None:
