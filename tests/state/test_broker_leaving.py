@@ -276,3 +276,9 @@ def test_the_request_that_a_worker_gets_is_the_client_s(house: House) -> None:
     sent = request(properties=["energy"], options={"a": 1}, digest=b"d")
     house.client(sent)
     assert house.take(b"w", Request) == [sent]
+
+
+def test_a_worker_that_was_asked_to_leave_is_let_go_when_it_asks_itself(house: House) -> None:
+    house.serve(b"w")
+    house.shut_down("lj")
+    assert house.leave(b"w")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from aserpc.broker.records import Calculator, Manager
+from aserpc.broker.records import Calculator, Manager, Worker
 from aserpc.broker.tables import JobState
 from aserpc.broker.workers import Workers
 from aserpc.messages import (
@@ -70,6 +70,13 @@ class Managers(Workers):
         calculator = self.calculators.get(failed.calculator)
         if calculator is not None and calculator.manager == manager.peer:
             self._give_up(calculator, failed.reason)
+
+    def _is_kept(self, worker: Worker) -> bool:
+        """Whether a worker that asks to leave is one of the minimum of its calculator."""
+        calculator = worker.calculator
+        return worker.peer in calculator.workers and (
+            len(calculator.workers) <= calculator.min_workers
+        )
 
     def _give_up(self, calculator: Calculator, reason: str) -> None:
         """Tell those who wait that no worker comes."""

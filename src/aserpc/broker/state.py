@@ -106,7 +106,7 @@ class BrokerState(Managers):
             # With a request on its way to it, it stays: the request is the answer.
             if worker.jobs:
                 pass
-            elif len(worker.calculator.workers) <= worker.calculator.min_workers:
+            elif self._is_kept(worker):
                 self._to_worker(peer, Stay())
             else:
                 self._end(worker, WorkerState.GONE, now, "it was idle")
