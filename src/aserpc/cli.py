@@ -202,6 +202,7 @@ def status(
         print(json.dumps(now, indent=2))
         return
     workers, pending, runs = now["workers"], now["pending_requests"], now["running_requests"]
+    spawning = now["spawning"]
     columns = ["total", "idle", "busy", "loading"]
     rows = [
         (
@@ -210,10 +211,13 @@ def status(
             runs.get(name, 0),
             pending.get(name, 0),
         )
-        for name in sorted({*workers, *pending})
+        for name in sorted({*workers, *pending, *spawning})
     ]
     titles = ["Calculator", *map(str.capitalize, columns), "Running", "Pending"]
     print_table("Broker", titles, rows)
+    for name, told in spawning.items():
+        if told["fatal"] or told["text"]:
+            print(f"{name}: {told['fatal'] or told['text']}")
 
 
 @app.command()

@@ -121,6 +121,7 @@ def test_too_many_failures_are_final_until_the_file_is_mended_and_loaded_again(c
     wait_for(lambda: cli.status()["spawning"]["emt"]["fatal"])
     with pytest.raises(WorkerFailedError, match="any more"):
         ask(cli, "emt")
+    assert "Tellling" in cli.run("status").output
     write(cli, STEADY)
     assert cli.run("reload").code == 0
     wait_for(lambda: not cli.status()["spawning"]["emt"]["fatal"])
