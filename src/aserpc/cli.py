@@ -302,12 +302,41 @@ MaxTotal = Annotated[
 ]
 
 
+SpawnRegistry = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        help="file.toml, file.py:ATTR or pkg.module:ATTR [default: aserpc.toml here, entry points]",
+    ),
+]
+environments = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Prepare and check workers' environments."
+)
+app.add_typer(environments, name="env")
+
+
+@environments.command(name="build")
+def build_environment(
+    name: Annotated[str, typer.Argument(help="Name of the calculator")],
+    registry: SpawnRegistry = None,
+) -> None:
+    """Build an environment ahead, so that the first request need not wait for it."""
+    from aserpc import up
+
+    raise typer.Exit(up.build_environment(name, registry))
+
+
+@environments.command(name="check")
+def check_environments(registry: SpawnRegistry = None) -> None:
+    """Show which environments are ready."""
+    from aserpc import up
+
+    raise typer.Exit(up.check_environments(up.load_configs(registry)))
+
+
 @app.command()
 def manager(
-    registry: Annotated[
-        str | None,
-        typer.Option(help="file.toml, file.py:ATTR or pkg.module:ATTR [default: entry points]"),
-    ] = None,
+    registry: SpawnRegistry = None,
     broker: Annotated[str | None, _setting("ipc_backend", "--broker")] = None,
     heartbeat: Annotated[float | None, _setting("heartbeat_interval", "--heartbeat")] = None,
     gpus: Gpus = None,

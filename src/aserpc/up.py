@@ -1,7 +1,8 @@
-"""What ``aserpc manager``, ``aserpc up`` and ``aserpc logs`` do."""
+"""What ``aserpc manager``, ``up``, ``logs`` and ``env`` do."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from aserpc.broker import Broker
+from aserpc.console import print_table
+from aserpc.environments import check, child_environment, prepare_command
 from aserpc.errors import AserpcError, RegistryError
 from aserpc.manager.loop import Manager
 from aserpc.serving import stop_on_signals
@@ -24,6 +27,26 @@ from aserpc.spawn_sources import get_spawn_configs, load_spawn_registry
 DEFAULT_FILE = "aserpc.toml"
 
 
+def load_configs(registry: str | None) -> dict[str, SpawnConfig]:
+    """Return what can be started: a registry's, or that of the installed packages and this folder.
+
+    Raises
+    ------
+    RegistryError
+        If that is nothing.
+    """
+    if registry is not None:
+        return load_spawn_registry(registry)
+    here = load_spawn_registry(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else {}
+    configs = {**get_spawn_configs(), **here}
+    if not configs:
+        raise RegistryError(
+            f"there is nothing to start: name a registry, write {DEFAULT_FILE} here, or install a "
+            "package with entry points of the group aserpc.spawn"
+        )
+    return configs
+
+
 def make_manager(
     registry: str | None,
     broker: str | None,
@@ -31,32 +54,52 @@ def make_manager(
     gpus: str | None,
     max_workers_total: int | None,
 ) -> Manager:
-    """Make a manager from the command line's words.
-
-    Raises
-    ------
-    RegistryError
-        If there is nothing that it could start.
-    """
+    """Make a manager from the command line's words; the errors are those of `load_configs`."""
 
     def load() -> Mapping[str, SpawnConfig]:
-        if registry is not None:
-            return load_spawn_registry(registry)
-        here = load_spawn_registry(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else {}
-        return {**get_spawn_configs(), **here}
+        return load_configs(registry)
 
     configs = load()
-    if not configs:
-        raise RegistryError(
-            f"there is nothing to start: name a registry, write {DEFAULT_FILE} here, or install a "
-            "package with entry points of the group aserpc.spawn"
-        )
     ids = (
         find_gpus() if gpus is None else [part.strip() for part in gpus.split(",") if part.strip()]
     )
     return Manager(
         configs, broker, heartbeat, gpus=ids, max_workers_total=max_workers_total, load=load
     )
+
+
+def build_environment(name: str, registry: str | None) -> int:
+    """Build the environment of a calculator's workers ahead; return the exit code.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such calculator.
+    SpawnError
+        If the environment can't be built.
+    """
+    configs = load_configs(registry)
+    if name not in configs:
+        raise RegistryError(f"nothing starts {name!r}; there are {', '.join(sorted(configs))}")
+    config = configs[name]
+    command = prepare_command(config)
+    if not command:
+        print(f"{name}: its command brings an environment of its own; there is nothing to build")
+        return 0
+    rendered = config.render(broker="", spawn_id="", gpu="0" if config.gpus else None)
+    environ = child_environment(os.environ, rendered, config, os.cpu_count() or 1)
+    done = subprocess.run(  # noqa: S603 -- the configuration's own command
+        command, env=environ, cwd=rendered.cwd, stdout=subprocess.DEVNULL, check=False
+    )
+    return check_environments({name: config}) if done.returncode == 0 else 1
+
+
+def check_environments(configs: Mapping[str, SpawnConfig]) -> int:
+    """Print which environments are ready; return 0 if all are, else 1."""
+    states = {name: check(config) for name, config in sorted(configs.items())}
+    rows = [(name, "yes" if s.ready else "no", s.text) for name, s in states.items()]
+    print_table("Environments", ["Name", "Ready", ""], rows)
+    return 0 if all(state.ready for state in states.values()) else 1
 
 
 def find_gpus() -> list[str]:

@@ -253,6 +253,16 @@ def test_logs_shows_what_a_worker_printed(cli: Cli) -> None:
     assert cli.run("logs", "nothing").code == 2
 
 
+def test_environments_are_checked_and_built_ahead(cli: Cli) -> None:
+    write(cli, STEADY + '[calculators.away]\nvenv = "no-such-folder"\n')
+    checked = cli.run("env", "check")
+    assert checked.code == 1
+    ready = {line.split()[0]: line.split()[1] for line in checked.output.splitlines()[1:]}
+    assert ready == {"away": "no", "emt": "yes"}
+    assert cli.run("env", "build", "emt").code == 0
+    assert cli.run("env", "build", "nothing").code == 2
+
+
 def test_nothing_to_start_is_one_clear_line(cli: Cli) -> None:
     done = cli.run("manager")
     assert done.code == 2
