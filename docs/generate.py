@@ -166,7 +166,7 @@ def processes() -> str:
     """Return the states of a spawned process."""
     from aserpc.manager.tables import PROCESS_TRANSITIONS, ProcessState
 
-    return _states(ProcessState, PROCESS_TRANSITIONS, ProcessState.STARTING)
+    return _states(ProcessState, PROCESS_TRANSITIONS, ProcessState.PENDING)
 
 
 def health() -> str:

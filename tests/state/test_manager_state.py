@@ -51,6 +51,7 @@ class Desk:
         for effect in effects:
             if isinstance(effect, Start):
                 self.starts.append(effect)
+                self.take(self.state.running(effect.spawn_id, self.now))
             elif isinstance(effect, Stop):
                 self.stops.append(effect)
             else:
@@ -348,3 +349,34 @@ def test_devices_are_shared_by_parts_and_given_whole(
 def test_the_tables_name_every_state() -> None:
     assert {s for pair in PROCESS_TRANSITIONS for s in pair} == set(ProcessState)
     assert {s for pair in HEALTH_TRANSITIONS for s in pair} == set(Health)
+
+
+def test_how_a_start_gets_on_stays_told() -> None:
+    desk = Desk(config())
+    desk.demand("lj", 1)
+    desk.take(desk.state.tell("s1", "Downloading torch", desk.now))
+    desk.wait(1.0)
+    told = [m.text for m in desk.sent if isinstance(m, Spawning)]
+    assert "Downloading torch" in told[-1]
+    desk.ready("lj", "s1")
+    assert [m.text for m in desk.sent if isinstance(m, Spawning)][-1] == ""
+
+
+def test_what_no_room_can_be_made_for_ends_nobody() -> None:
+    desk = Desk(config("a", gpus=1), config("b", gpus=2), gpus="0")
+    desk.demand("a", 1)
+    desk.demand("a", 0, (("s1", "idle", 9.0),))
+    desk.demand("b", 1)
+    desk.wait(10)
+    assert desk.stops == []
+
+
+def test_a_worker_without_a_gpu_makes_no_room_for_one_that_needs_it() -> None:
+    desk = Desk(config("a"), config("b", gpus=1), config("c", gpus=1), gpus="0")
+    desk.demand("a", 1)
+    desk.demand("a", 0, (("s1", "idle", 9.0),))
+    desk.demand("b", 1)
+    desk.ready("b", "s2")
+    desk.demand("c", 1)
+    desk.wait(10)
+    assert desk.stops == []

@@ -101,8 +101,11 @@ class Fleet:
     workers: dict[str, tuple[str, float]] = field(default_factory=dict)
     #: Workers that somebody else started.
     others: int = 0
-    #: Why a wanted worker is not started, in words.
+    #: Why a wanted worker is not started, and how a start gets on, in words.
     held: str = ""
+    news: str = ""
+    #: Whether it is configured no longer: it is forgotten when its processes have ended.
+    retired: bool = False
     told: tuple[Any, ...] = ()
 
     def live(self) -> list[Process]:
@@ -116,7 +119,7 @@ class Fleet:
         another one to start.
         """
         config, live = self.config, len(self.live())
-        if self.health is not Health.ACTIVE:
+        if self.retired or self.health is not Health.ACTIVE:
             return live
         wanted = max(live, config.min_workers)
         if self.queued and not live + self.others:
@@ -181,9 +184,10 @@ class ManagerState:
     def adopt(self, name: str, spawn_id: str, gpus: tuple[str, ...], now: float) -> None:
         """Take over a process of a manager that died."""
         fleet = self.fleets[name]
-        process = Process(spawn_id, ProcessState.STARTING, now, fleet.config, gpus)
+        process = Process(spawn_id, ProcessState.PENDING, now, fleet.config, gpus)
         fleet.processes[spawn_id] = process
-        self.devices.take(spawn_id, gpus, fleet.config.gpus)
+        # What it was given it has, whatever its calculator is configured for now.
+        self.devices.take(spawn_id, gpus, fleet.config.gpus or 1.0)
 
     def receive(self, message: Message, now: float) -> list[Effect]:
         """Take a message from the broker."""
@@ -231,16 +235,20 @@ class ManagerState:
             else:
                 logger.info("a worker of %r %s", name, how)
             fleet.workers.pop(spawn_id, None)
+        self._forget_retired()
         self._plan(now)
         return self._take()
 
     def reload(self, configs: Mapping[str, SpawnConfig], now: float) -> list[Effect]:
         """Take new configurations; what failed may be tried again."""
-        for name in [name for name in self.fleets if name not in configs]:
-            for process in self.fleets[name].live():
-                self._stop(process, now)
-            if not self.fleets[name].processes:
-                del self.fleets[name]
+        if self.finishing:
+            return []
+        for name, fleet in self.fleets.items():
+            fleet.retired = name not in configs
+            if fleet.retired:
+                for process in fleet.live():
+                    self._stop(process, now)
+        self._forget_retired()
         for name, config in configs.items():
             fleet = self.fleets.setdefault(name, Fleet(config))
             fleet.config = config
@@ -291,7 +299,7 @@ class ManagerState:
             for process in fleet.processes.values():
                 due.append(process.kill_at)
                 if process.state is ProcessState.STARTING:
-                    due.append(process.since + fleet.config.start_timeout)
+                    due.append(process.since + process.config.start_timeout)
         return min(due)
 
     def tell(self, spawn_id: str, text: str, now: float) -> list[Effect]:
@@ -300,18 +308,20 @@ class ManagerState:
             process = fleet.processes.get(spawn_id)
             if process is not None and process.state is ProcessState.STARTING:
                 words = f"starting, {now - process.since:.0f} s"
-                self._report(name, fleet, f"{words}; last line: {text}" if text else words)
+                fleet.news = f"{words}; last line: {text}" if text else words
+                self._report(name, fleet)
         return self._take()
 
     # ---- steps -----------------------------------------------------------------------------------
 
     def _offer(self, now: float) -> None:
         self._heartbeat_at = now + self.heartbeat_interval
-        offered = [[name, fleet.config.min_workers] for name, fleet in self.fleets.items()]
-        self._effects.append(Send(Offer(offered, self.identity)))
-        for name, fleet in self.fleets.items():
+        offered = [(name, fleet) for name, fleet in self.fleets.items() if not fleet.retired]
+        calculators = [[name, fleet.config.min_workers] for name, fleet in offered]
+        self._effects.append(Send(Offer(calculators, self.identity)))
+        for name, fleet in offered:
             fleet.told = ()
-            self._report(name, fleet, fleet.held)
+            self._report(name, fleet)
 
     def _demand(self, demand: Demand, now: float) -> None:
         fleet = self.fleets.get(demand.calculator)
@@ -322,11 +332,15 @@ class ManagerState:
         fleet.others = sum(1 for w, _, _ in demand.workers if w not in fleet.processes)
         for spawn_id, (state, _) in fleet.workers.items():
             process = fleet.processes.get(spawn_id)
-            if process is None or process.state is not ProcessState.STARTING:
+            if process is None:
                 continue
-            if state in ("idle", "busy"):
+            if process.state is ProcessState.PENDING:  # the broker may know before we look
+                self._move(process, ProcessState.STARTING, now)
+            if process.state is ProcessState.STARTING and state in ("idle", "busy"):
                 fleet.start_time = now - process.since
                 fleet.failures = 0
+                if fleet.health is not Health.ACTIVE:
+                    self._heal(fleet)
                 self._move(process, ProcessState.RUNNING, now)
 
     def _plan(self, now: float) -> None:
@@ -334,7 +348,7 @@ class ManagerState:
         if self.finishing:
             return
         for name, fleet in self.fleets.items():
-            if name in self._refused:
+            if name in self._refused or fleet.retired:
                 continue
             fleet.held = ""
             for _ in range(fleet.wanted() - len(fleet.live())):
@@ -342,7 +356,7 @@ class ManagerState:
                     break
             if fleet.held and not fleet.live() and fleet.queued:
                 self._make_room(name, now)
-            self._report(name, fleet, fleet.held)
+            self._report(name, fleet)
 
     def _start(self, name: str, fleet: Fleet, now: float) -> bool:
         total = sum(len(f.processes) for f in self.fleets.values())
@@ -355,19 +369,24 @@ class ManagerState:
             fleet.held = f"waits for a free GPU: {fleet.config.gpus:g} of {len(self.devices.ids)}"
             return False
         self.devices.take(spawn_id, gpus, fleet.config.gpus)
-        process = Process(spawn_id, ProcessState.STARTING, now, fleet.config, gpus)
+        process = Process(spawn_id, ProcessState.PENDING, now, fleet.config, gpus)
         fleet.processes[spawn_id] = process
         logger.info("starting a worker of %r%s", name, f" on GPU {','.join(gpus)}" if gpus else "")
         self._effects.append(Start(spawn_id, fleet.config, ",".join(gpus) or None))
         return True
 
     def _make_room(self, wanted: str, now: float) -> None:
-        """End the worker of another calculator that has been idle for longest."""
+        """End the worker of another calculator that has been idle for longest, if that helps."""
+        amount = self.fleets[wanted].config.gpus
+        if amount > len(self.devices.ids):
+            return
+        lacks_gpu = self.devices.find(amount) is None
         idle = [
             (since, process)
             for name, fleet in self.fleets.items()
             if name != wanted and len(fleet.live()) > fleet.config.min_workers
             for process in fleet.live()
+            if process.gpus or not lacks_gpu
             for state, since in [fleet.workers.get(process.spawn_id, ("", now))]
             if state == "idle" and now - since >= YIELD_AFTER and not fleet.queued
         ]
@@ -407,7 +426,12 @@ class ManagerState:
         if not fleet.live():  # else those who wait get another one
             words = f"The worker of {name!r} could not be started: it {reason}"
             self._effects.append(Send(SpawnFailed(name, words)))
-        self._report(name, fleet, "")
+        self._report(name, fleet)
+
+    def _forget_retired(self) -> None:
+        retired = [name for name, f in self.fleets.items() if f.retired and not f.processes]
+        for name in retired:
+            del self.fleets[name]
 
     def _heal(self, fleet: Fleet) -> None:
         fleet.health = self._healthy(fleet.health, Health.ACTIVE)
@@ -417,9 +441,13 @@ class ManagerState:
         assert (before, after) in HEALTH_TRANSITIONS, (before, after)
         return after
 
-    def _report(self, name: str, fleet: Fleet, text: str) -> None:
+    def _report(self, name: str, fleet: Fleet) -> None:
         """Tell the broker what is done for a calculator, when that has changed."""
-        fatal = ""
+        if fleet.retired:
+            return
+        if not any(p.state is ProcessState.STARTING for p in fleet.processes.values()):
+            fleet.news = ""
+        text, fatal = fleet.held or fleet.news, ""
         if fleet.health is Health.FATAL:
             fatal = f"{fleet.failures} starts failed; the last: {fleet.reason}"
         elif fleet.health is Health.BACKOFF:

@@ -49,7 +49,10 @@ PROCESS_TRANSITIONS: dict[tuple[ProcessState, ProcessState], str] = {
 #: (from, to): when.
 HEALTH_TRANSITIONS: dict[tuple[Health, Health], str] = {
     (H.ACTIVE, H.BACKOFF): "a start fails",
-    (H.BACKOFF, H.ACTIVE): "the pause is over, or its configuration is loaded again",
+    (
+        H.BACKOFF,
+        H.ACTIVE,
+    ): "the pause is over, a worker is ready, or its configuration is loaded again",
     (H.ACTIVE, H.FATAL): "a start fails after `max_restarts` others",
-    (H.FATAL, H.ACTIVE): "its configuration is loaded again",
+    (H.FATAL, H.ACTIVE): "its configuration is loaded again, or a worker is ready after all",
 }
