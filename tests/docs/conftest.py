@@ -1,4 +1,4 @@
-"""A reader who also follows ``aserpc up``, whose workers are its children's children."""
+"""A reader who also starts managers, whose workers are in sessions of their own."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from support.reader import Reader
 from support.waiting import wait_for
 
 
-class UpReader(Reader):
-    """Ends what ``aserpc up`` has started in order: workers have sessions of their own."""
+class ManagerReader(Reader):
+    """Ends managers before anything else, so that their workers do not outlive the page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ups: list[subprocess.Popen[bytes]] = []
+        self._managers: list[subprocess.Popen[bytes]] = []
 
     def __exit__(self, *exc_info: object) -> None:
-        for process in self._ups:
+        for process in reversed(self._managers):
             process.terminate()
-        for process in self._ups:
             process.wait()
         super().__exit__(*exc_info)
 
     def _serve(self, block: Block) -> None:
-        if not block.text.startswith("aserpc up"):
+        if not block.text.startswith(("aserpc up", "aserpc manager")):
             super()._serve(block)
             return
-        log = self.folder / f"up-{len(self._ups)}.log"
+        before = self._offered()
+        log = self.folder / f"manager-{len(self._managers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {block.text}"],
@@ -43,24 +43,27 @@ class UpReader(Reader):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._ups.append(process)
+        self._managers.append(process)
 
         def has_started() -> bool:
             assert process.poll() is None, f"{block.where} has ended:\n{log.read_text()}"
-            socket = self.folder / ".aserpc" / "frontend.ipc"
-            if not socket.exists():
-                return False
-            try:
-                status = broker_status(f"ipc://{socket}", timeout=1000)
-            except BrokerUnreachableError:
-                return False
-            return bool(status["manager"]["connected"])
+            return self._offered() > before
 
         wait_for(has_started, what=lambda: f"{block.where} does not serve:\n{log.read_text()}")
+
+    def _offered(self) -> int:
+        """Return how many calculators managers offer to start."""
+        socket = self.folder / ".aserpc" / "frontend.ipc"
+        if not socket.exists():
+            return 0
+        try:
+            return len(broker_status(f"ipc://{socket}", timeout=1000)["manager"]["spawnable"])
+        except BrokerUnreachableError:
+            return 0
 
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
     """Give a reader with a folder of its own."""
-    with UpReader() as reader:
+    with ManagerReader() as reader:
         yield reader
