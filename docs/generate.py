@@ -55,7 +55,7 @@ def commands() -> str:
 
     group: Any = get_command(app)
     parts = []
-    for name, command in group.commands.items():
+    for name, command in _leaves(group):
         context = command.make_context(f"aserpc {name}", [], resilient_parsing=True)
         usage = " ".join(command.collect_usage_pieces(context))
         parts += [f"## aserpc {name}", _prose(command.help), f"```text\naserpc {name} {usage}\n```"]
@@ -63,6 +63,15 @@ def commands() -> str:
         rows = [(f"`{_one_line(what)}`", _prose(text)) for what, text in filter(None, records)]
         parts.append(_table(("", ""), rows))
     return "\n\n".join(parts)
+
+
+def _leaves(group: Any) -> Iterable[tuple[str, Any]]:
+    """Return commands, and those of groups under both words."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {word}", leaf) for word, leaf in _leaves(command))
+        else:
+            yield name, command
 
 
 def spawn_keys() -> str:
