@@ -32,8 +32,22 @@ def check_consistency(state: BrokerState) -> None:
         _check_waiting(calculator)
         assert all(state.jobs[job.key] is job for job in calculator.waiting())
     deadlines = sum(job.deadline is not None for job in state.jobs.values())
-    others = len(state.workers) + len(state.calculators) + 1
+    others = len(state.workers) + 2 * len(state.calculators) + len(state.managers) + 1
     assert len(state._timers) <= deadlines + others, "timers leak"
+    _check_managers(state)
+
+
+def _check_managers(state: BrokerState) -> None:
+    offered = {(name, peer) for peer, manager in state.managers.items() for name in manager.names}
+    calculators = state.calculators.values()
+    assert offered == {(c.name, c.manager) for c in calculators if c.manager is not None}
+    assert state.spawned == {s: c.name for c in calculators for s in c.spawn_ids}
+    for calculator in calculators:
+        if calculator.manager is None:
+            kept = (calculator.spawn_ids, calculator.spawn_text, calculator.fatal)
+            assert not any(kept)
+            assert calculator.demand_timer is None
+            assert not calculator.min_workers
 
 
 def _check_worker(worker: Worker) -> None:
@@ -70,5 +84,6 @@ def _check_waiting(calculator: Calculator) -> None:
     if calculator.descriptions:
         assert not calculator.serving, "a description waits though it is known"
     assert not calculator.is_unused(), "a calculator is kept that nobody needs"
-    waits_in_vain = calculator.is_waited_for() and not calculator.workers
+    helpless = not calculator.workers and calculator.manager is None
+    waits_in_vain = calculator.is_waited_for() and helpless
     assert (calculator.deserted_at is not None) is waits_in_vain

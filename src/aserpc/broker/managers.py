@@ -15,6 +15,7 @@ from aserpc.messages import (
     Reload,
     SpawnFailed,
     Spawning,
+    Unknown,
 )
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Managers(Workers):
             manager.identity = offer.identity
             self._watch(manager, now)
             logger.info("%s offers %d calculators", manager.label, len(offer.calculators))
+        manager.last_heard, manager.asked = now, False
         before, refused = manager.names, []
         manager.names = set()
         for name, min_workers in offer.calculators:
@@ -49,7 +51,9 @@ class Managers(Workers):
             self._tell_demand(calculator, now)
         for name in before - manager.names:
             self._withdraw(self.calculators[name], "its manager offers it no longer", now)
+        manager.refused = {name for name, _ in refused}
         self._to_worker(peer, Accept(refused))
+        self._invite(before - manager.names)
 
     def _spawning(self, manager: Manager, spawning: Spawning, now: float) -> None:
         calculator = self.calculators.get(spawning.calculator)
@@ -90,6 +94,13 @@ class Managers(Workers):
         self._timers.cancel(manager.timer)
         for name in manager.names:
             self._withdraw(self.calculators[name], f"its manager is gone: {why}", now)
+        self._invite(manager.names)
+
+    def _invite(self, names: set[str]) -> None:
+        """Have managers that were refused names offer again, now that those are free."""
+        for other in self.managers.values():
+            if other.refused & names:
+                self._to_worker(other.peer, Unknown())
 
     def _withdraw(self, calculator: Calculator, why: str, now: float) -> None:
         for spawn_id in calculator.spawn_ids:
@@ -111,8 +122,7 @@ class Managers(Workers):
         if calculator.manager is None:
             return
         workers = [
-            [w.identity.get("spawn_id"), w.state.value, now - w.free_since]
-            for w in calculator.workers.values()
+            [w.spawn_id, w.state.value, now - w.free_since] for w in calculator.workers.values()
         ]
         running = sum(len(worker.jobs) for worker in calculator.workers.values())
         queued = calculator.queued + len(calculator.descriptions)

@@ -75,6 +75,12 @@ class Worker:
         return f"worker of {self.calculator.name!r} (process {pid} on {host})"
 
     @property
+    def spawn_id(self) -> str | None:
+        """What ties it to a process that a manager started."""
+        spawn_id = self.identity.get("spawn_id")
+        return spawn_id if isinstance(spawn_id, str) else None
+
+    @property
     def process(self) -> tuple[int | str, str]:
         """Its process and host, as it says, or what is fit to be shown of that."""
         pid, host = self.identity.get("pid"), self.identity.get("host")
@@ -90,6 +96,8 @@ class Manager:
     last_heard: float
     identity: dict[str, Any] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    #: Names that another manager offers already.
+    refused: set[str] = field(default_factory=set)
     asked: bool = False
     timer: Timer | None = None
 
