@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from aserpc.cli_manager import commands
+from aserpc.cli_options import AllowMixed, Frontend, LogLevel, Registry, number, setting
 from aserpc.console import complain, configure_logging, print_table
 from aserpc.errors import (
     AddressError,
@@ -24,7 +26,7 @@ from aserpc.errors import (
 )
 from aserpc.importing import check_reference
 from aserpc.registry import discover, load_factory, load_registry, resolve
-from aserpc.settings import load_settings, options
+from aserpc.settings import load_settings
 
 __all__ = ["app", "load_factory", "main"]
 
@@ -46,45 +48,13 @@ app = typer.Typer(
 )
 
 
-def _setting(name: str, *flags: str) -> Any:
-    """Return the option for a setting; its help and default are those of `Settings`."""
-    option = next(option for option in options() if option.name == name)
-    unit = f" {option.unit}" if option.unit else ""
-    text = f"{option.help} [default: {option.default}{unit}; {option.variable}]"
-    number: dict[str, Any] = {"parser": _number, "metavar": "<number>"} if option.unit else {}
-    return typer.Option(*flags, help=text, show_default=False, **number)
-
-
-def _number(text: Any) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number") from None
-
-
-Frontend = Annotated[str | None, _setting("ipc_frontend", "--broker")]
-LogLevel = Annotated[
-    str, typer.Option("--log-level", envvar="ASERPC_LOG_LEVEL", help="DEBUG, INFO, WARNING, ERROR")
-]
-Registry = Annotated[
-    str | None,
-    typer.Option("--registry", help="file.py:ATTR, pkg.module:ATTR or file.toml with calculators"),
-]
-
-
-AllowMixed = Annotated[
-    bool,
-    typer.Option("--allow-mixed", help="Workers of one name may differ in arguments, versions"),
-]
-
-
 @app.command()
 def broker(
-    frontend: Annotated[str | None, _setting("ipc_frontend", "--frontend")] = None,
-    backend: Annotated[str | None, _setting("ipc_backend", "--backend")] = None,
-    timeout: Annotated[float | None, _setting("worker_timeout", "--timeout")] = None,
+    frontend: Annotated[str | None, setting("ipc_frontend", "--frontend")] = None,
+    backend: Annotated[str | None, setting("ipc_backend", "--backend")] = None,
+    timeout: Annotated[float | None, setting("worker_timeout", "--timeout")] = None,
     queue_timeout: Annotated[
-        float | None, _setting("request_queue_timeout", "--queue-timeout")
+        float | None, setting("request_queue_timeout", "--queue-timeout")
     ] = None,
     allow_mixed: AllowMixed = False,
     log_level: LogLevel = "INFO",
@@ -110,9 +80,9 @@ def worker(
     ] = None,
     args: Annotated[str | None, typer.Option(help="Arguments of the factory, as JSON")] = None,
     registry: Registry = None,
-    broker: Annotated[str | None, _setting("ipc_backend", "--broker")] = None,
-    idle_timeout: Annotated[float | None, _setting("idle_timeout", "--idle-timeout")] = None,
-    heartbeat: Annotated[float | None, _setting("heartbeat_interval", "--heartbeat")] = None,
+    broker: Annotated[str | None, setting("ipc_backend", "--broker")] = None,
+    idle_timeout: Annotated[float | None, setting("idle_timeout", "--idle-timeout")] = None,
+    heartbeat: Annotated[float | None, setting("heartbeat_interval", "--heartbeat")] = None,
     workdir: Annotated[
         Path | None,
         typer.Option(
@@ -246,7 +216,7 @@ def run(
     fmax: Annotated[
         float,
         typer.Option(
-            parser=_number, metavar="<number>", help="Relax until no force is larger, eV/Å"
+            parser=number, metavar="<number>", help="Relax until no force is larger, eV/Å"
         ),
     ] = 0.05,
     steps: Annotated[int, typer.Option(help="Relax for at most so many steps")] = 200,
@@ -293,100 +263,7 @@ def run(
     raise typer.Exit(run_job(job))
 
 
-Gpus = Annotated[
-    str | None,
-    typer.Option(help="Ids of the GPUs for workers, as 0,1 [default: what nvidia-smi lists]"),
-]
-MaxTotal = Annotated[
-    int | None, typer.Option("--max-workers-total", min=1, help="Most workers of all calculators")
-]
-
-
-SpawnRegistry = Annotated[
-    str | None,
-    typer.Option(
-        "--registry",
-        help="file.toml, file.py:ATTR or pkg.module:ATTR [default: aserpc.toml here, entry points]",
-    ),
-]
-environments = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Prepare and check workers' environments."
-)
-app.add_typer(environments, name="env")
-
-
-@environments.command(name="build")
-def build_environment(
-    name: Annotated[str, typer.Argument(help="Name of the calculator")],
-    registry: SpawnRegistry = None,
-) -> None:
-    """Build an environment ahead, so that the first request need not wait for it."""
-    from aserpc import up
-
-    raise typer.Exit(up.build_environment(name, registry))
-
-
-@environments.command(name="check")
-def check_environments(registry: SpawnRegistry = None) -> None:
-    """Show which environments are ready."""
-    from aserpc import up
-
-    raise typer.Exit(up.check_environments(up.load_configs(registry)))
-
-
-@app.command()
-def manager(
-    registry: SpawnRegistry = None,
-    broker: Annotated[str | None, _setting("ipc_backend", "--broker")] = None,
-    heartbeat: Annotated[float | None, _setting("heartbeat_interval", "--heartbeat")] = None,
-    gpus: Gpus = None,
-    max_workers_total: MaxTotal = None,
-    log_level: LogLevel = "INFO",
-) -> None:
-    """Start a manager, which starts workers when they are asked for."""
-    configure_logging(log_level)
-    from aserpc.up import make_manager, serve
-
-    serve(make_manager(registry, broker, heartbeat, gpus, max_workers_total))
-
-
-@app.command()
-def up(
-    file: Annotated[
-        str | None,
-        typer.Argument(help="What to serve [default: aserpc.toml here, and entry points]"),
-    ] = None,
-    gpus: Gpus = None,
-    max_workers_total: MaxTotal = None,
-    allow_mixed: AllowMixed = False,
-    log_level: LogLevel = "INFO",
-) -> None:
-    """Start a broker and a manager together: the usual way to start."""
-    configure_logging(log_level)
-    from aserpc.broker import Broker
-    from aserpc.up import make_manager, serve
-
-    serve(make_manager(file, None, None, gpus, max_workers_total), Broker(allow_mixed=allow_mixed))
-
-
-@app.command()
-def reload(broker: Frontend = None) -> None:
-    """Have the managers load their configurations again."""
-    from aserpc.client.control import reload_managers
-
-    told = reload_managers(broker)
-    print(f"told {told} manager{'' if told == 1 else 's'} to load again")
-
-
-@app.command()
-def logs(
-    name: Annotated[str, typer.Argument(help="Name of the calculator")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows")] = False,
-) -> None:
-    """Show what the last worker of a calculator printed."""
-    from aserpc.up import show_logs
-
-    show_logs(name, follow=follow)
+app.add_typer(commands)
 
 
 def _show_version(asked: bool) -> None:
