@@ -42,7 +42,11 @@ class LocalSpawner:
                 )
         except OSError as error:
             what = error.filename or spec.command[0]
-            msg = f"has no program: {error.strerror}: {what}"
+            lacks = "folder" if str(what) == str(spec.cwd) else "program"
+            msg = f"has no {lacks}: {error.strerror}: {what}"
+            raise SpawnError(msg) from None
+        except ValueError as error:  # a NUL, or what the file system cannot encode
+            msg = f"has a command that cannot be run: {error}"
             raise SpawnError(msg) from None
         self._children[child.pid] = child
         return {"pid": child.pid, "started": _started(child.pid), "log": str(spec.log)}
@@ -55,7 +59,11 @@ class LocalSpawner:
         pid = handle["pid"]
         child = self._children.get(pid)
         if child is None:
-            return Status("running") if self.adopt(handle) else Status("exited", "ended")
+            if self.adopt(handle):
+                return Status("running")
+            if _started(pid) is None:  # the number is no other process's: the group is its own
+                _signal(pid, signal.SIGKILL)
+            return Status("exited", "ended")
         code = child.poll()
         if code is None:
             return Status("running")
