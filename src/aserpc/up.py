@@ -55,16 +55,21 @@ def make_manager(
     max_workers_total: int | None,
 ) -> Manager:
     """Make a manager from the command line's words; the errors are those of `load_configs`."""
+    given = None if gpus is None else [gpu.strip() for gpu in gpus.split(",") if gpu.strip()]
+    ids = find_gpus() if given is None else given
 
     def load() -> Mapping[str, SpawnConfig]:
-        return load_configs(registry)
+        configs = load_configs(registry)
+        for config in configs.values():
+            if config.gpus > len(ids):
+                raise RegistryError(
+                    f"each worker of {config.name!r} needs {config.gpus:g} GPUs, and there are "
+                    f"{len(ids)}; say which with --gpus"
+                )
+        return configs
 
-    configs = load()
-    ids = (
-        find_gpus() if gpus is None else [part.strip() for part in gpus.split(",") if part.strip()]
-    )
     return Manager(
-        configs, broker, heartbeat, gpus=ids, max_workers_total=max_workers_total, load=load
+        load(), broker, heartbeat, gpus=ids, max_workers_total=max_workers_total, load=load
     )
 
 

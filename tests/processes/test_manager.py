@@ -274,3 +274,17 @@ def test_without_a_manager_the_error_says_how_to_start_one(cli: Cli) -> None:
     cli.broker()
     with pytest.raises(NoWorkersError, match="aserpc manager"):
         ask(cli, "emt")
+
+
+def test_a_start_that_takes_too_long_is_told_though_its_worker_loads(cli: Cli) -> None:
+    (cli.cwd / "slow.py").write_text("import time\ndef make():\n    time.sleep(60)\n")
+    up(cli, '[calculators.slow]\nfactory = "slow:make"\nstart_timeout = 2.0\nstop_timeout = 1.0\n')
+    with pytest.raises(WorkerFailedError, match="start_timeout"):
+        ask(cli, "slow")
+
+
+def test_more_gpus_than_there_are_is_a_mistake(cli: Cli) -> None:
+    write(cli, STEADY + "    gpus = 3\n")
+    done = cli.run("up", "--gpus", "0,1")
+    assert done.code == 2
+    assert "needs 3 GPUs, and there are 2" in done.errors

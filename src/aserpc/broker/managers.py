@@ -83,8 +83,8 @@ class Managers(Workers):
         )
 
     def _give_up(self, calculator: Calculator, reason: str) -> None:
-        """Tell those who wait that no worker comes."""
-        if not calculator.workers:
+        """Tell those who wait that no worker comes; one that loads still is no promise."""
+        if not calculator.serving:
             for job in calculator.waiting():
                 self._fail(job, JobState.FAILED, "worker_failed", reason)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import zmq
 
@@ -18,12 +18,15 @@ from aserpc import transport
 from aserpc.client.state import ClientState, Effect, News, Resolve, Send
 from aserpc.errors import BrokerSilentError, BrokerUnreachableError, ProtocolError
 from aserpc.header import pack_header, unpack_header
-from aserpc.messages import TO_CLIENT, Buffer, Message, Ping, Pong, Reject, Request
+from aserpc.messages import TO_CLIENT, Buffer, Message, Ping, Pong, Reject, Request, RequestKey
 
 logger = logging.getLogger(__name__)
 
 #: How long a new calculator or client looks for its broker, s.
 CHECK_TIMEOUT = 2.0
+
+#: How often it is logged how a request that waits gets on, s.
+NEWS_INTERVAL = 10.0
 
 #: Sockets to one broker that are kept for the next call.
 MAX_IDLE = 16
@@ -45,7 +48,7 @@ class Channel:
         self._sending = False
         #: Whether what nobody has taken may still wait in the socket for the next broker.
         self._stale = False
-        self._news: dict[Any, str] = {}
+        self._news: dict[RequestKey, tuple[str, float]] = {}
 
     def close(self) -> None:
         """Close the socket."""
@@ -129,8 +132,10 @@ class Channel:
         return resolved
 
     def _tell(self, news: News) -> None:
-        if self._news.get(news.key) != news.state:
-            self._news[news.key] = news.state
+        state, told_at = self._news.get(news.key, ("", 0.0))
+        now = time.monotonic()
+        if news.state != state or now >= told_at + NEWS_INTERVAL:
+            self._news[news.key] = news.state, now
             logger.info("%s: %s, %s", news.calculator, news.state, news.text)
 
     def _messages(self) -> Iterator[tuple[Message, list[Buffer]]]:

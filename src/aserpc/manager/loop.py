@@ -182,7 +182,7 @@ class Manager:
                 self._save()
                 lines = self._spawner.logs(handle, LAST_LINES)
                 told = f"Its last lines:\n{lines}" if lines else "It printed nothing."
-                self._perform(self._state.exited(spawn_id, status.why, told, now))
+                self._perform(self._state.exited(spawn_id, f"its process {status.why}", told, now))
 
     def _tell(self) -> None:
         """Tell those who wait how starts get on; keep logs bounded."""
@@ -270,20 +270,28 @@ class Manager:
     def _adopt(self) -> None:
         """Take over the workers of managers that were killed."""
         for path in self.folder.glob("spawned-*.json"):
-            pid = int(path.stem.partition("-")[2] or 0)
-            if Path(f"/proc/{pid}").exists() and pid != os.getpid():
+            pid = path.stem.partition("-")[2]
+            if Path(f"/proc/{pid}").exists() and pid != str(os.getpid()):
                 continue
             try:
                 spawned = json.loads(path.read_bytes())
             except (OSError, ValueError):
                 continue
-            path.unlink(missing_ok=True)
+            others = {}
             for spawn_id, entry in spawned.items():
                 name, handle = entry["name"], entry["handle"]
-                if name in self.configs and self._spawner.adopt(handle):
-                    logger.info("took over a worker of %r", name)
-                    self._handles[spawn_id], self._names[spawn_id] = handle, name
-                    self._state.adopt(name, spawn_id, tuple(entry["gpus"]), time.monotonic())
+                if not self._spawner.adopt(handle):
+                    continue
+                if name not in self.configs:
+                    others[spawn_id] = entry
+                    continue
+                logger.info("took over a worker of %r", name)
+                self._handles[spawn_id], self._names[spawn_id] = handle, name
+                self._state.adopt(name, spawn_id, tuple(entry["gpus"]), time.monotonic())
+            if others:
+                transport.write_private(path, json.dumps(others).encode())
+            else:
+                path.unlink(missing_ok=True)
         self._save()
 
     def _clean(self, spawn_id: str, *, failed: bool) -> None:

@@ -233,7 +233,7 @@ class ManagerState:
             if before in (ProcessState.PENDING, ProcessState.STARTING):
                 self._failed(name, fleet, f"{how}. {last_lines}".strip(), now)
             else:
-                logger.info("a worker of %r %s", name, how)
+                logger.info("a worker of %r: %s", name, how)
             fleet.workers.pop(spawn_id, None)
         self._forget_retired()
         self._plan(now)
@@ -416,7 +416,7 @@ class ManagerState:
     def _failed(self, name: str, fleet: Fleet, reason: str, now: float) -> None:
         fleet.failures += 1
         fleet.reason = reason
-        logger.error("a worker of %r could not be started: it %s", name, reason)
+        logger.error("a worker of %r could not be started: %s", name, reason)
         if fleet.health is Health.ACTIVE:
             if fleet.failures > fleet.config.max_restarts:
                 fleet.health = self._healthy(fleet.health, Health.FATAL)
@@ -424,7 +424,7 @@ class ManagerState:
                 fleet.health = self._healthy(fleet.health, Health.BACKOFF)
                 fleet.retry_at = now + PAUSES[min(fleet.failures, len(PAUSES)) - 1]
         if not fleet.live():  # else those who wait get another one
-            words = f"The worker of {name!r} could not be started: it {reason}"
+            words = f"The worker of {name!r} could not be started: {reason}"
             self._effects.append(Send(SpawnFailed(name, words)))
         self._report(name, fleet)
 
@@ -449,7 +449,7 @@ class ManagerState:
             fleet.news = ""
         text, fatal = fleet.held or fleet.news, ""
         if fleet.health is Health.FATAL:
-            fatal = f"{fleet.failures} starts failed; the last: {fleet.reason}"
+            fatal = f"starts failed, {fleet.failures} in a row; the last: {fleet.reason}"
         elif fleet.health is Health.BACKOFF:
             text = f"waits before the next start, as one failed: {fleet.reason}"
         told = (tuple(fleet.processes), text, fatal)
