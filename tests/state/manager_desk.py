@@ -52,6 +52,8 @@ class Site:
         )
         self.children: dict[str, Child] = {}
         self.started: set[str] = set()
+        #: Processes that were killed and have not ended yet.
+        self.killed: list[str] = []
         #: Calculators whose program is missing.
         self.broken: set[str] = set()
         self.refused: set[str] = set()
@@ -77,7 +79,8 @@ class Site:
                 self._start(effect)
             elif effect.kill:
                 assert self.children[effect.spawn_id].was_told_to_end, "no TERM before KILL"
-                todo += self._end(effect.spawn_id, "was killed by signal SIGKILL")
+                assert effect.spawn_id not in self.killed, "killed twice"
+                self.killed.append(effect.spawn_id)
             else:
                 child = self.children[effect.spawn_id]
                 assert not child.was_told_to_end, "told twice"
@@ -203,10 +206,17 @@ class Site:
             self.now = max(self.now, due)
             self.tick()
             assert self.state.next_tick() > self.now, "it asks to be ticked for ever"
+            self.bury()
         else:
             raise AssertionError("too many ticks")
         self.now = ends_at
         self.tick()
+        self.bury()
+
+    def bury(self) -> None:
+        """Have those end that were killed."""
+        while self.killed:
+            self.end(self.killed.pop(), "was killed by signal SIGKILL")
 
     def tick(self) -> None:
         effects = self.state.tick(self.now)
