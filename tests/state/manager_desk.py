@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aserpc.manager.state import Effect, ManagerState, Send, Start
+from aserpc.manager.records import Effect, Send, Start
+from aserpc.manager.state import ManagerState
 from aserpc.manager.tables import Health, ProcessState
 from aserpc.messages import Demand, Message, Offer, SpawnFailed, Spawning
 from aserpc.spawn import SpawnConfig

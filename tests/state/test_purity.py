@@ -19,6 +19,7 @@ PURE = [
     *(f"broker/{name}.py" for name in BROKER),
     "manager/tables.py",
     "manager/devices.py",
+    "manager/records.py",
     "manager/state.py",
     "worker/state.py",
     "client/state.py",

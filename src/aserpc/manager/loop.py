@@ -23,9 +23,10 @@ from aserpc import transport
 from aserpc.environments import child_environment
 from aserpc.errors import AserpcError, ProtocolError, SpawnError
 from aserpc.header import pack_header, unpack_header
+from aserpc.manager.records import Effect, Send, Start
 from aserpc.manager.spawners import Handle, Spawner, Spec
 from aserpc.manager.spawners.local import LocalSpawner
-from aserpc.manager.state import Effect, ManagerState, Send, Start
+from aserpc.manager.state import ManagerState
 from aserpc.messages import TO_MANAGER, Message, Reload
 from aserpc.serving import serve_in_thread
 from aserpc.settings import load_settings
