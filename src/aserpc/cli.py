@@ -111,6 +111,7 @@ def worker(
         check_reference(entry.factory, Path.cwd())
     import faulthandler
 
+    from aserpc import transport
     from aserpc.serving import stop_on_signals
     from aserpc.worker import Worker
 
@@ -118,7 +119,9 @@ def worker(
     with ExitStack() as stack:
         if workdir is None:
             safe = re.sub(r"[^\w.-]+", "_", entry.name)
-            own = load_settings().ipc_dir / "work" / f"{safe}-{os.getpid()}"
+            folder = load_settings().ipc_dir
+            transport.make_private_folder(folder)
+            own = folder / "work" / f"{safe}-{os.getpid()}"
             workdir = own
             stack.callback(shutil.rmtree, own, ignore_errors=True)
             stack.callback(os.chdir, Path.cwd())

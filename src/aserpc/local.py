@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +16,8 @@ from pathlib import Path
 from aserpc.broker import Broker
 from aserpc.client.control import list_calculators
 from aserpc.environments import THREAD_VARIABLES
-from aserpc.errors import WorkerFailedError
+from aserpc.errors import RegistryError, WorkerFailedError
+from aserpc.own import own_command
 from aserpc.processes import in_words, last_lines
 
 #: How long a worker without requests, or without its broker, stays, s.
@@ -25,6 +25,13 @@ IDLE_TIMEOUT = 60.0
 
 #: How long the workers may take to end before they are killed, s.
 STOP_TIMEOUT = 5.0
+
+#: How many workers may crash for each, in a row, before it is for good: a request that kills two
+#: is refused.
+MAX_REPLACED = 3
+
+#: The exit code of a command that was called wrongly.
+MISTAKE = 2
 
 #: Lines of a worker's output that tell why it ended.
 LAST_LINES = 20
@@ -53,6 +60,8 @@ class LocalService:
         )
         self._thread = threading.Thread(target=self.broker.serve, name="aserpc broker", daemon=True)
         self._processes: list[subprocess.Popen[bytes]] = []
+        #: Workers that were replaced since a request has come to its end.
+        self._replaced = 0
 
     @property
     def address(self) -> str:
@@ -77,11 +86,31 @@ class LocalService:
         self.close()
 
     def check(self) -> None:
-        """Raise `WorkerFailedError`, with why, if all workers have ended."""
+        """Replace workers that have crashed, as long as some request gets on in between.
+
+        Raises
+        ------
+        WorkerFailedError
+            With why, if all workers have ended.
+        """
+        crashed = [n for n, process in enumerate(self._processes) if process.poll()]
+        if self._replaced < MAX_REPLACED * self.workers:
+            for number in crashed:
+                self._processes[number] = self._start(number)
+                self._replaced += 1
+        self._check_all()
+
+    def progressed(self) -> None:
+        """Take it that a request has come to its end."""
+        self._replaced = 0
+
+    def _check_all(self) -> None:
         codes = [process.poll() for process in self._processes]
         if None not in codes:
             lines = last_lines(self._log(0), LAST_LINES).replace("\n", " | ")
             told = f"Its last lines: {lines}" if lines else "It printed nothing."
+            if codes[0] == MISTAKE:
+                raise RegistryError(lines.rpartition("aserpc: ")[2] or told)
             end = in_words(codes[0] or 0)
             raise WorkerFailedError(f"the worker of {self.name!r} {end}. {told}")
 
@@ -107,7 +136,8 @@ class LocalService:
             for variable in THREAD_VARIABLES:
                 environment.setdefault(variable, str(share))
         command = [
-            *(sys.executable, "-m", "aserpc", "worker", *self.arguments),
+            *own_command(),
+            *("worker", *self.arguments, "--log-level", "ERROR"),
             *("--broker", self.broker.backend, "--name", self.name),
             *("--idle-timeout", str(IDLE_TIMEOUT)),
             *("--workdir", str(self.folder / f"work-{number}")),
@@ -127,7 +157,7 @@ class LocalService:
     def _wait_for_a_worker(self) -> None:
         """Wait until a worker has said that it loads: then requests wait for it too."""
         while not list_calculators(self.address):
-            self.check()
+            self._check_all()
             time.sleep(0.05)
 
     def _log(self, number: int) -> Path:

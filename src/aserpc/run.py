@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import signal
 import sys
 import time
@@ -22,7 +23,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aserpc.client import Client, RemoteCalculator, Results, list_calculators
 from aserpc.console import complain, print_table
-from aserpc.errors import AserpcError, LeftOutWarning, SettingsError
+from aserpc.errors import AserpcError, LeftOutWarning, SettingsError, WorkerFailedError
+from aserpc.importing import check_reference
 from aserpc.local import LocalService
 from aserpc.registry import resolve
 
@@ -85,6 +87,8 @@ class Structure:
         self.error = ""
         if "energy" in standard:
             self.energy = float(standard["energy"])
+            if not math.isfinite(self.energy):
+                self.energy, self.error = None, f"its energy is {standard['energy']}"
         if "forces" in standard and len(self.atoms):
             forces = self.atoms.get_forces()  # with the constraints applied
             self.max_force = float(np.linalg.norm(forces, axis=1).max())
@@ -104,13 +108,15 @@ def run_job(job: Job) -> int:
     structures = read_structures(job)
     if job.output is not None:
         check_output(job.output, len(structures))
-    interrupted = False
+    why, interrupted = "", False
     with contextlib.ExitStack() as stack:
         service: LocalService | None = None
         name, address = job.calculator, job.broker
         if address is None:
             entry = resolve(job.calculator, registry=job.registry, kwargs=job.kwargs)
             name = entry.name
+            if isinstance(entry.factory, str):
+                check_reference(entry.factory, Path.cwd())
             arguments = [job.calculator]
             if job.registry is not None:
                 arguments += ["--registry", job.registry]
@@ -126,10 +132,12 @@ def run_job(job: Job) -> int:
                 for _ in compute(job, structures, name, address, threads, service):
                     advance()
         except KeyboardInterrupt:
-            interrupted = True
+            why, interrupted = "interrupted", True
+        except WorkerFailedError as error:
+            why = str(error)
     for structure in structures:
         if structure.error is None:
-            structure.error = "interrupted"
+            structure.error = why
     _print(job, structures)
     _write(job, structures)
     failed = [structure for structure in structures if structure.error]
@@ -279,6 +287,8 @@ def _finished(
     while not (finished := wait(waiting, CHECK_INTERVAL, FIRST_COMPLETED).done):
         if service is not None:
             service.check()
+    if service is not None:
+        service.progressed()
     return finished
 
 

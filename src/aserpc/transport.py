@@ -239,7 +239,7 @@ def reserved(address: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    _make_private_folder(path.parent)
+    make_private_folder(path.parent)
     with _locked(path):
         try:
             yield
@@ -257,7 +257,8 @@ def bind(sock: Socket, address: str) -> None:
         raise AddressError(msg) from None
 
 
-def _make_private_folder(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
+    """Make the folder of the sockets if it is not there, and see that it is private."""
     try:
         if not folder.exists():
             folder.mkdir(parents=True, mode=0o700)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+from typing import Any
 
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators import calculator as ase_calculator
 
@@ -92,3 +94,23 @@ def test_a_name_that_nobody_serves_fails_at_once_and_says_which_there_are(
     calculator = service.calculator("lj")
     with pytest.raises(NoWorkersError, match=r"No workers available for 'lj'.*'spring'"):
         calculator.get_property("energy", molecule("H2O"))
+
+
+class Panic(BaseException):
+    """As packages in other languages raise it."""
+
+
+class Panicking(Spring):
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        if len(atoms) > 2:
+            raise Panic("index out of bounds")
+        return super().compute(atoms, properties)
+
+
+def test_an_exception_of_no_usual_kind_leaves_the_worker_serving(service: Service) -> None:
+    service.start_broker()
+    service.start_worker("spring", Panicking)
+    calculator = service.calculator("spring")
+    with pytest.raises(CalculationError, match="index out of bounds"):
+        calculator.get_property("energy", molecule("H2O"))
+    assert calculator.get_property("energy", molecule("H2")) > 0

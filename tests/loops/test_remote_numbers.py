@@ -197,3 +197,22 @@ def test_the_callers_atoms_are_never_changed(service: Service) -> None:
     assert all(atoms.arrays[name].dtype == before.arrays[name].dtype for name in atoms.arrays)
     assert atoms.calc is calculator
     assert not np.array_equal(atoms.get_forces(), forces), "what is returned is the caller's own"
+
+
+class WithDipole(Spring):
+    implemented_properties: list[str] = ["energy", "forces", "dipole"]  # noqa: RUF012 -- as in ASE
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        return {**super().compute(atoms, properties), "dipole": np.ones(3)}
+
+
+def test_what_is_implemented_is_what_is_served_now(service: Service) -> None:
+    service.start_broker()
+    first = service.start_worker("it", Spring)
+    atoms = molecule("H2O")
+    atoms.calc = service.calculator("it")
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_dipole_moment()
+    service.stop(first)
+    service.start_worker("it", WithDipole)
+    assert list(atoms.get_dipole_moment()) == [1, 1, 1]

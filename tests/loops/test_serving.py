@@ -254,3 +254,15 @@ def test_a_new_broker_knows_the_workers_of_the_last(service: Service) -> None:
     service.stop(first)
     service.start_broker()
     assert energy(service.frontend) == 2, "the request waits for the worker"
+
+
+def test_a_broker_that_was_stopped_can_serve_again(service: Service) -> None:
+    broker = service.start_broker()
+    service.stop(broker)
+    thread = threading.Thread(target=broker.serve)
+    thread.start()
+    wait_for(broker.serving.is_set)
+    assert broker_status(service.frontend)["workers"] == {}
+    broker.stop()
+    thread.join(SOON)
+    assert not thread.is_alive()

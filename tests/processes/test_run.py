@@ -181,3 +181,45 @@ def wait_for_pid(path: Path, process: subprocess.Popen[str]) -> int:
         if path.exists() and (text := path.read_text()):
             return int(text)
     raise AssertionError(process.communicate())
+
+
+CRASHING = (
+    "import os\n"
+    "from ase.calculators.emt import EMT\n"
+    "class Crashing(EMT):\n"
+    "    def calculate(self, atoms=None, *args, **kwargs):\n"
+    "        if len(atoms) == 2:\n"
+    "            os.abort()\n"
+    "        super().calculate(atoms, *args, **kwargs)\n"
+)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_structure_that_kills_its_workers_fails_alone(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    images = [bulk("Cu"), molecule("CO"), bulk("Ni"), bulk("Pd"), bulk("Ag")]
+    write(tmp_path / "in.extxyz", images)
+    done = run(
+        *("crashing:Crashing", "in.extxyz", "--workers", workers, "-o", "out.extxyz"), cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "in.extxyz@1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(read(tmp_path / "out.extxyz", index=":")) == 4
+
+
+def test_a_wrong_factory_is_a_mistake(tmp_path: Path) -> None:
+    write(tmp_path / "in.xyz", bulk("Cu"))
+    done = run("nomodule:X", "in.xyz", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_named_like_the_package_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "aserpc.py").write_text("print('mine')\n")
+    write(tmp_path / "in.xyz", bulk("Cu"))
+    command = [str(Path(sys.executable).parent / "aserpc"), "run", "EMT", "in.xyz"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -139,6 +139,7 @@ class Broker:
             finally:
                 self.serving.clear()
                 self._finish()
+                self._stop = False
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:

@@ -110,6 +110,7 @@ class Workers(Requests):
         lost = state is WorkerState.LOST
         log = logger.warning if lost else logger.info
         log("%s is %s: %s", worker.label, state.value, why)
+        never_came = worker.state is WorkerState.RETURNING
         self._move_worker(worker, state)
         del self.workers[worker.peer]
         self._timers.cancel(worker.timer)
@@ -123,6 +124,11 @@ class Workers(Requests):
                 reason = f"{job.attempts} workers died while they computed it; the last: {why}"
                 self._fail(job, JobState.FAILED, "worker_lost", reason)
         calculator.members -= 1
+        if never_came and not calculator.is_served():
+            # All that those who wait had was a worker of the broker before.
+            reason = f"No workers available for {calculator.name!r}: {why} with the last broker"
+            for job in calculator.waiting():
+                self._fail(job, JobState.FAILED, "no_workers", reason)
         self._see_to_those_who_wait(worker, why, now)
 
     def _see_to_those_who_wait(self, worker: Worker, why: str, now: float) -> None:

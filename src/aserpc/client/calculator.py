@@ -120,9 +120,15 @@ class RemoteCalculator(Calculator):
 
         See `ase.calculators.calculator.BaseCalculator.get_property`.
         """
+        ends_at = self._ends_at()
         # Nearly all have energy and forces: not worth the question.
         knows = bool(self._about) or (allow_calculation and name not in ("energy", "forces"))
-        if knows and name not in self.implemented_properties:
+        # What serves the name may be another calculator by now, hence the second question.
+        if (
+            knows
+            and name not in self._implemented(ends_at)
+            and (not allow_calculation or name not in self._implemented(ends_at, ask=True))
+        ):
             raise PropertyNotImplementedError(f"{name} property not implemented")
         with self._lock:
             known = self._calculated
@@ -144,7 +150,8 @@ class RemoteCalculator(Calculator):
         if name not in results:
             if not allow_calculation:
                 return None
-            results = self._fetch(known, name, [n for n in asked if n not in results])
+            missing = [n for n in asked if n not in results]
+            results = self._fetch(known, name, missing, ends_at)
         value = results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -160,7 +167,8 @@ class RemoteCalculator(Calculator):
             raise ValueError(f"{self.calc_name!r} has no system yet: give atoms")
         packed = pack_atoms(atoms).owned()
         warn_left_out(packed.left_out, self._warned)
-        known = _Calculated(packed, self._request(packed, list(properties)))
+        results = self._request(packed, list(properties), self._ends_at())
+        known = _Calculated(packed, results)
         with self._lock:
             self._set(atoms, known)
 
@@ -184,11 +192,7 @@ class RemoteCalculator(Calculator):
     @property
     def implemented_properties(self) -> list[str]:  # type: ignore[override]
         """The properties that the served calculator can compute."""
-        if not self._about:
-            answer, _ = self._call("describe", [], [])
-            self._about = answer.about
-        names = unpack_about(self._about).get("implemented_properties")
-        return list(all_properties) if names is None else list(names)
+        return self._implemented(self._ends_at())
 
     def _get_name(self) -> str:
         return self.calc_name
@@ -234,15 +238,28 @@ class RemoteCalculator(Calculator):
         self.results = known.results
         return known
 
-    def _fetch(self, known: _Calculated, name: str, asked: list[str]) -> dict[str, Any]:
+    def _implemented(self, ends_at: float | None, *, ask: bool = False) -> list[str]:
+        if ask or not self._about:
+            answer, _ = self._call("describe", [], [], ends_at)
+            self._about = answer.about
+        names = unpack_about(self._about).get("implemented_properties")
+        return list(all_properties) if names is None else list(names)
+
+    def _ends_at(self) -> float | None:
+        """Return when a call that begins now must have ended."""
+        return None if self.deadline is None else time.monotonic() + self.deadline
+
+    def _fetch(
+        self, known: _Calculated, name: str, asked: list[str], ends_at: float | None
+    ) -> dict[str, Any]:
         """Ask for what is missing, and keep it unless another thread has gone on meanwhile."""
         try:
-            new = self._request(known.packed, asked)
+            new = self._request(known.packed, asked, ends_at)
         except CalculationError:
             if len(asked) == 1:
                 raise
             # What this script needed before may be what fails for this system.
-            new = self._request(known.packed, [name])
+            new = self._request(known.packed, [name], ends_at)
             with self._lock:
                 self._needs.forget_others(name)
         results = {**known.results, **new}
@@ -252,18 +269,23 @@ class RemoteCalculator(Calculator):
                 self.results = results
         return results
 
-    def _request(self, packed: PackedAtoms, properties: list[str]) -> dict[str, Any]:
+    def _request(
+        self, packed: PackedAtoms, properties: list[str], ends_at: float | None
+    ) -> dict[str, Any]:
         frames = packed.frames()
         transport.check_size(frames)
-        answer, payload = self._call("calculate", properties, frames)
+        answer, payload = self._call("calculate", properties, frames, ends_at)
         self._about, self._answer = answer.about, answer
         return unpack_results(payload)
 
     def _call(
-        self, op: str, properties: list[str], payload: list[Buffer]
+        self,
+        op: str,
+        properties: list[str],
+        payload: list[Buffer],
+        ends_at: float | None,
     ) -> tuple[Answer, list[Buffer]]:
         """Ask the service, again after its own failures as often as `retries` says."""
-        ends_at = None if self.deadline is None else time.monotonic() + self.deadline
         for attempt in range(self.retries + 1):
             left = None if ends_at is None else ends_at - time.monotonic()
             if left is not None and left <= 0:

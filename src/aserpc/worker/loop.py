@@ -139,6 +139,7 @@ class Worker:
             self._loop(self._load(identity))
         finally:
             # What is still to leave gets its time, a broker that is gone does not get it.
+            self._stop.clear()
             waits = self._state.waiting_since(float("inf")) is not None
             context.destroy(linger=0 if waits else int(LINGER * 1000))
         if self._mistake is not None:
@@ -160,7 +161,9 @@ class Worker:
             if self.workdir is not None:
                 Path(self.workdir).mkdir(parents=True, exist_ok=True)
                 os.chdir(self.workdir)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:  # the second signal
+            raise
+        except BaseException as error:
             logger.debug("making the calculator", exc_info=True)
             what = {"kind": "worker_failed", **report(error)}
             self._send(self._state.load_failed(what, time.monotonic()))
@@ -223,7 +226,9 @@ class Worker:
             error = failure("protocol", str(caught))
         except MessageTooLargeError as caught:
             error, frames = failure("too_large", str(caught)), []
-        except (Exception, SystemExit) as caught:
+        except KeyboardInterrupt:  # the second signal
+            raise
+        except BaseException as caught:
             logger.debug("calculating", exc_info=True)
             error = {"kind": "calculation", **report(caught)}
         seconds = time.perf_counter() - started

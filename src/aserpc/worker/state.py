@@ -302,7 +302,9 @@ class WorkerState:
         returned = [list(key) for key in self._backlog]
         self._backlog.clear()
         # A broker that stops was the last to take leave of.
-        self._ends_at = now if self._broker_stopped else now + GOODBYE_TIMEOUT
+        # One that has never been heard is hardly there.
+        patience = GOODBYE_TIMEOUT if self._is_known else FAILED_TIMEOUT
+        self._ends_at = now if self._broker_stopped else now + patience
         return Goodbye(returned)
 
     def _beat(self, now: float) -> None:
