@@ -100,6 +100,14 @@ class LocalService:
                 self._replaced += 1
         self._check_all()
 
+    def check_mistake(self) -> None:
+        """Raise `RegistryError` if the workers ended because they were called wrongly."""
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT / 2)
+        if all(process.returncode == MISTAKE for process in self._processes):
+            self._check_all()
+
     def progressed(self) -> None:
         """Take it that a request has come to its end."""
         self._replaced = 0

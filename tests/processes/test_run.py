@@ -210,9 +210,11 @@ def test_a_structure_that_kills_its_workers_fails_alone(workers: int, tmp_path: 
 
 def test_a_wrong_factory_is_a_mistake(tmp_path: Path) -> None:
     write(tmp_path / "in.xyz", bulk("Cu"))
-    done = run("nomodule:X", "in.xyz", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    for factory in ("nomodule:X", "ase.build:no_such"):
+        done = run(factory, "in.xyz", cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not done.stdout
 
 
 def test_a_file_named_like_the_package_does_no_harm(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ CHECK_TIMEOUT = 2.0
 NEWS_INTERVAL = 10.0
 
 #: Sockets to one broker that are kept for the next call.
-MAX_IDLE = 4
+MAX_IDLE = 3
 
 M = TypeVar("M", bound=Message)
 
