@@ -135,7 +135,8 @@ def run_job(job: Job) -> int:
             why, interrupted = "interrupted", True
         except WorkerFailedError as error:
             why = str(error)
-        if why and service is not None and not any(s.error == "" for s in structures):
+        none = not any(structure.error == "" for structure in structures)
+        if service is not None and none and (why or job.relax):
             service.check_mistake()
     for structure in structures:
         if structure.error is None:

@@ -210,8 +210,8 @@ def test_a_structure_that_kills_its_workers_fails_alone(workers: int, tmp_path: 
 
 def test_a_wrong_factory_is_a_mistake(tmp_path: Path) -> None:
     write(tmp_path / "in.xyz", bulk("Cu"))
-    for factory in ("nomodule:X", "ase.build:no_such"):
-        done = run(factory, "in.xyz", cwd=tmp_path)
+    for arguments in (["nomodule:X"], ["ase.build:no_such"], ["ase.build:no_such", "--relax"]):
+        done = run(*arguments, "in.xyz", cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert not done.stdout
