@@ -164,6 +164,12 @@ class Cli:
         return RemoteCalculator(name, self.frontend, options.pop("timeout", 15_000), **options)
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """End managers in order, as their workers have sessions of their own; kill the rest."""
+        managers = [p for p in self._processes if p.command[3] in ("up", "manager") and p.runs()]
+        for process in managers:
+            process.signal(signal.SIGTERM)
+        for process in managers:
+            with contextlib.suppress(AssertionError):
+                process.wait()
         for process in self._processes:
             process.kill()
