@@ -312,7 +312,8 @@ def resolved(packages: list[str], folder: Path) -> str:
         check=False,
         env={**os.environ, "UV_HTTP_RETRIES": "1"},
     )
-    if any(words in done.stderr for words in ("error sending request", "dns error", "Connect")):
+    offline = any(w in done.stderr for w in ("error sending request", "dns error", "Connect"))
+    if offline and not os.environ.get("CI"):  # there it is a failure
         pytest.skip("the package index is out of reach")
     return done.stdout if done.returncode == 0 else done.stderr
 
