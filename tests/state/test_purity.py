@@ -15,6 +15,7 @@ ROOT = Path(aserpc.__file__).parent
 BROKER = (
     "tables", "records", "requests", "workers", "managers", "state", "effects", "snapshot",
 )  # fmt: skip
+MESSAGES = ("__init__", "base", "client", "manager", "requests", "sides", "worker")
 PURE = [
     *(f"broker/{name}.py" for name in BROKER),
     "manager/tables.py",
@@ -27,7 +28,7 @@ PURE = [
     "client/failures.py",
     "errors.py",
     "header.py",
-    "messages.py",
+    *(f"messages/{name}.py" for name in MESSAGES),
     "nesting.py",
     "timers.py",
 ]
@@ -50,6 +51,13 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def file_of(module: str) -> Path | None:
+    """Return a module's file; None for a name in a module."""
+    path = ROOT.parent / module.replace(".", "/")
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.exists()), None)
+
+
 @pytest.mark.parametrize("name", PURE)
 def test_a_state_imports_no_clock_socket_or_calculator(name: str) -> None:
     assert {module.split(".")[0] for module in imports(ROOT / name)}.isdisjoint(FORBIDDEN)
@@ -57,13 +65,13 @@ def test_a_state_imports_no_clock_socket_or_calculator(name: str) -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_a_state_imports_of_aserpc_only_what_is_pure_too(name: str) -> None:
-    pure = {"aserpc." + other.removesuffix(".py").replace("/", ".") for other in PURE}
+    pure = {ROOT / other for other in PURE}
     # rebuild() knows the names of ASE's exceptions and imports ASE when there is one to raise.
-    pure.add("aserpc.remote_error")
+    pure.add(ROOT / "remote_error.py")
     # A configuration's values; what renders it is not called.
-    pure.add("aserpc.spawn")
+    pure.add(ROOT / "spawn.py")
     ours = {module for module in imports(ROOT / name) if module.startswith("aserpc.")}
-    assert {m for m in ours if (ROOT.parent / (m.replace(".", "/") + ".py")).exists()} <= pure
+    assert {file for module in ours if (file := file_of(module)) is not None} <= pure
 
 
 @pytest.mark.parametrize("package", PACKAGES)

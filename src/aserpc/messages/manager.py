@@ -1,0 +1,100 @@
+"""Manager <-> broker, besides what workers exchange with it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aserpc.errors import ProtocolError
+from aserpc.messages.base import Message, check_name
+
+
+@dataclass(slots=True)
+class Offer(Message):
+    """A manager can start workers of these calculators."""
+
+    KIND = "OFFER"
+    #: ``[name, min_workers]`` for each; the broker lets no idle worker go below the minimum.
+    calculators: list[Any]
+    #: ``pid``, ``host``.
+    identity: dict[str, Any]
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        for entry in self.calculators:
+            if (
+                not isinstance(entry, list)
+                or len(entry) != 2
+                or not isinstance(entry[0], str)
+                or type(entry[1]) is not int
+            ):
+                msg = "an offer is a list of [name, min_workers]"
+                raise ProtocolError(msg)
+            check_name(entry[0])
+
+
+@dataclass(slots=True)
+class Accept(Message):
+    """The answer to an `Offer`."""
+
+    KIND = "ACCEPT"
+    #: ``[name, who]`` for each calculator that another manager offers already.
+    refused: list[Any] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Demand(Message):
+    """The broker tells how much a calculator is asked for, and who serves it."""
+
+    KIND = "DEMAND"
+    calculator: str
+    #: Requests that wait, and that are with workers.
+    queued: int
+    running: int
+    #: Mean time of a calculation, s; 0 where there was none yet.
+    seconds: float
+    #: ``[spawn_id, state, idle seconds]`` of each worker; the id is None for one that nobody
+    #: spawned.
+    workers: list[Any]
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)
+        for entry in self.workers:
+            if not isinstance(entry, list) or len(entry) != 3:
+                msg = "workers are [spawn_id, state, idle seconds]"
+                raise ProtocolError(msg)
+
+
+@dataclass(slots=True)
+class Spawning(Message):
+    """A manager tells what it does for a calculator."""
+
+    KIND = "SPAWNING"
+    calculator: str
+    #: Spawn ids of the processes that it has started and that have not ended.
+    spawn_ids: list[str]
+    #: For those who wait, in words.
+    text: str
+    #: Why no worker will be started until the configuration is loaded again; empty: it may be.
+    fatal: str = ""
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)
+        if not all(isinstance(spawn_id, str) for spawn_id in self.spawn_ids):
+            msg = "spawn ids are strings"
+            raise ProtocolError(msg)
+
+
+@dataclass(slots=True)
+class SpawnFailed(Message):
+    """A manager tells those who wait that a start failed, and why."""
+
+    KIND = "SPAWN_FAILED"
+    calculator: str
+    reason: str
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)

@@ -1,0 +1,145 @@
+"""Worker <-> broker, besides requests; some of it is a manager's too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aserpc.errors import ProtocolError
+from aserpc.messages.base import Message, check_keys, check_name, unpack_about
+
+
+@dataclass(slots=True)
+class Hello(Message):
+    """A worker is there and loads its calculator."""
+
+    KIND = "HELLO"
+    calculator: str
+    #: ``pid``, ``host``, ``spawn_id``.
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)
+
+
+@dataclass(slots=True)
+class Ready(Message):
+    """A worker serves its calculator."""
+
+    KIND = "READY"
+    calculator: str
+    identity: dict[str, Any]
+    #: A msgpack map: ``factory``, ``args``, ``kwargs``, ``versions``, ``implemented_properties``,
+    #: ``python``, ``host``, ``pid``. It goes with every answer, packed once.
+    about: bytes
+    #: How many requests the worker takes at a time.
+    capacity: int = 1
+    #: Requests that it has, when it registers again; those that it lacks were lost on the way.
+    running: list[Any] = field(default_factory=list)
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)
+        check_keys(self.running)
+        if not 1 <= self.capacity <= 1 << 16:
+            msg = f"a capacity of {self.capacity}"
+            raise ProtocolError(msg)
+        unpack_about(self.about)
+
+
+@dataclass(slots=True)
+class Failed(Message):
+    """A worker could not make its calculator, and ends."""
+
+    KIND = "FAILED"
+    calculator: str
+    #: As `Answer.error`.
+    error: dict[str, Any]
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)
+
+
+@dataclass(slots=True)
+class Heartbeat(Message):
+    """A worker is alive; on its own or in answer to a `Probe`."""
+
+    KIND = "HEARTBEAT"
+
+
+@dataclass(slots=True)
+class Leave(Message):
+    """An idle worker asks to go; the broker answers `Dismiss`, or with a request."""
+
+    KIND = "LEAVE"
+
+
+@dataclass(slots=True)
+class Goodbye(Message):
+    """A worker goes and hands back the requests that it had not started."""
+
+    KIND = "GOODBYE"
+    returned: list[Any] = field(default_factory=list)
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_keys(self.returned)
+
+
+@dataclass(slots=True)
+class Welcome(Message):
+    """The broker knows the worker; the answer to `Hello`, `Ready` and `Heartbeat`."""
+
+    KIND = "WELCOME"
+
+
+@dataclass(slots=True)
+class Unknown(Message):
+    """The broker does not know the worker, or no longer; the worker registers again."""
+
+    KIND = "UNKNOWN"
+
+
+@dataclass(slots=True)
+class Probe(Message):
+    """The broker asks whether a worker is there; the answer is a `Heartbeat`."""
+
+    KIND = "PROBE"
+
+
+@dataclass(slots=True)
+class Refuse(Message):
+    """The broker does not take the worker, which ends."""
+
+    KIND = "REFUSE"
+    reason: str
+
+
+@dataclass(slots=True)
+class Shutdown(Message):
+    """The broker asks a worker to finish what it computes and go."""
+
+    KIND = "SHUTDOWN"
+
+
+@dataclass(slots=True)
+class Dismiss(Message):
+    """The broker lets a worker go; the answer to `Leave` and `Goodbye`."""
+
+    KIND = "DISMISS"
+
+
+@dataclass(slots=True)
+class Stopping(Message):
+    """The broker stops; workers wait for the next one."""
+
+    KIND = "STOPPING"
+
+
+@dataclass(slots=True)
+class Stay(Message):
+    """The broker does not let an idle worker go: its calculator keeps that many."""
+
+    KIND = "STAY"
