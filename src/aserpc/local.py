@@ -15,10 +15,10 @@ from pathlib import Path
 
 from aserpc.broker import Broker
 from aserpc.client.control import list_calculators
-from aserpc.environments import THREAD_VARIABLES
 from aserpc.errors import RegistryError, WorkerFailedError
-from aserpc.own import own_command
 from aserpc.processes import in_words, last_lines
+from aserpc.spawn.environments import THREAD_VARIABLES
+from aserpc.spawn.own import own_command
 
 #: How long a worker without requests, or without its broker, stays, s.
 IDLE_TIMEOUT = 60.0

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from aserpc.environments import check, child_environment, prepare_command
 from aserpc.messages import PROTOCOL_VERSION
-from aserpc.own import own_requirement
 from aserpc.spawn import SpawnConfig
-from aserpc.uvx import find_call
+from aserpc.spawn.environments import check, child_environment, prepare_command
+from aserpc.spawn.own import own_requirement
+from aserpc.spawn.uvx import find_call
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 REPOSITORY = Path(__file__).parents[2]

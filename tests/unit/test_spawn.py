@@ -12,8 +12,8 @@ import pytest
 
 from aserpc.entries import ENTRY_KEYS, MANAGER_KEYS
 from aserpc.errors import RegistryError, SpawnError
-from aserpc.own import OwnRequirement, own_command
 from aserpc.spawn import Rendered, SpawnConfig
+from aserpc.spawn.own import OwnRequirement, own_command
 
 TREE = OwnRequirement("/source", is_tree=True)
 INDEX = OwnRequirement("aserpc==0.2.0")

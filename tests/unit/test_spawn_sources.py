@@ -10,13 +10,12 @@ from textwrap import dedent
 
 import pytest
 
-from aserpc import spawn_sources
 from aserpc.errors import RegistryError
-from aserpc.own import own_requirement
 from aserpc.registry import load_registry
-from aserpc.spawn import SpawnConfig
-from aserpc.spawn_sources import discover_spawn_configs, get_spawn_configs, load_spawn_registry
-from aserpc.uvx import find_uv
+from aserpc.spawn import SpawnConfig, sources
+from aserpc.spawn.own import own_requirement
+from aserpc.spawn.sources import discover_spawn_configs, get_spawn_configs, load_spawn_registry
+from aserpc.spawn.uvx import find_uv
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -270,7 +269,7 @@ def test_providers(
 
 
 def test_without_providers_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawn_sources, "entry_points", lambda group, failures: [])
+    monkeypatch.setattr(sources, "entry_points", lambda group, failures: [])
     assert get_spawn_configs() == {}
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import aserpc
 from aserpc.errors import SpawnError
-from aserpc.own import OwnRequirement, own_command, own_requirement
-from aserpc.uvx import find_call, find_uv
+from aserpc.spawn.own import OwnRequirement, own_command, own_requirement
+from aserpc.spawn.uvx import find_call, find_uv
 
 OWN = OwnRequirement("aserpc==9")
 REPOSITORY = Path(__file__).parents[2]

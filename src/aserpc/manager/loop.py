@@ -20,7 +20,6 @@ from typing import Any
 import zmq
 
 from aserpc import transport
-from aserpc.environments import child_environment
 from aserpc.errors import AserpcError, ProtocolError, SpawnError
 from aserpc.header import pack_header, unpack_header
 from aserpc.manager.records import Effect, Send, Start
@@ -31,6 +30,7 @@ from aserpc.messages import TO_MANAGER, Message, Reload
 from aserpc.serving import serve_in_thread
 from aserpc.settings import load_settings
 from aserpc.spawn import SpawnConfig
+from aserpc.spawn.environments import child_environment
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from aserpc import spawn_checks as checks
 from aserpc.errors import SpawnError
 from aserpc.importing import split_reference
-from aserpc.own import OwnRequirement, own_command, own_requirement, problem_of_venv
 from aserpc.settings import load_settings
-from aserpc.uvx import find_call, find_uv
+from aserpc.spawn import checks
+from aserpc.spawn.own import OwnRequirement, own_command, own_requirement, problem_of_venv
+from aserpc.spawn.uvx import find_call, find_uv
 
 __all__ = ["Rendered", "SpawnConfig"]
 

@@ -21,8 +21,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aserpc.cli.console import complain, print_table
 from aserpc.client import Client, RemoteCalculator, Results, list_calculators
-from aserpc.console import complain, print_table
 from aserpc.errors import AserpcError, LeftOutWarning, SettingsError, WorkerFailedError
 from aserpc.importing import check_reference
 from aserpc.local import LocalService

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from aserpc.cli_manager import commands
-from aserpc.cli_options import AllowMixed, Frontend, LogLevel, Registry, number, setting
-from aserpc.console import complain, configure_logging, print_table
+from aserpc.cli.console import complain, configure_logging, print_table
+from aserpc.cli.manager import commands
+from aserpc.cli.options import AllowMixed, Frontend, LogLevel, Registry, number, setting
 from aserpc.errors import (
     AddressError,
     AserpcError,
@@ -247,7 +247,7 @@ def run(
     configure_logging(log_level)
     if broker is not None and (workers is not None or registry or kwargs):
         raise typer.BadParameter("--workers, --registry and --kwargs are for workers of its own")
-    from aserpc.run import Job, run_job
+    from aserpc.cli.run import Job, run_job
 
     job = Job(
         calculator=calculator,

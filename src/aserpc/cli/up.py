@@ -14,14 +14,14 @@ from pathlib import Path
 from types import FrameType
 
 from aserpc.broker import Broker
-from aserpc.console import print_table
-from aserpc.environments import check, child_environment, prepare_command
+from aserpc.cli.console import print_table
 from aserpc.errors import AserpcError, RegistryError
 from aserpc.manager.loop import Manager
 from aserpc.serving import stop_on_signals
 from aserpc.settings import load_settings
 from aserpc.spawn import SpawnConfig
-from aserpc.spawn_sources import get_spawn_configs, load_spawn_registry
+from aserpc.spawn.environments import check, child_environment, prepare_command
+from aserpc.spawn.sources import get_spawn_configs, load_spawn_registry
 
 #: What is served from the current folder where nothing is named.
 DEFAULT_FILE = "aserpc.toml"

@@ -12,7 +12,7 @@ from aserpc.entries import check_name, short
 from aserpc.errors import RegistryError
 
 if TYPE_CHECKING:
-    from aserpc.spawn import SpawnConfig
+    from aserpc.spawn.config import SpawnConfig
 
 __all__ = [
     "bad",

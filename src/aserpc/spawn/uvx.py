@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aserpc.errors import SpawnError
-from aserpc.own import OwnRequirement
+from aserpc.spawn.own import OwnRequirement
 
 __all__ = ["UvxCall", "find_call", "find_uv"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from aserpc.errors import SpawnError
 from aserpc.importing import is_file, split_reference
 from aserpc.messages import PROTOCOL_VERSION
-from aserpc.own import OwnRequirement, own_command, own_requirement
-from aserpc.spawn import GPUS, Rendered, SpawnConfig
-from aserpc.uvx import find_call
+from aserpc.spawn.config import GPUS, Rendered, SpawnConfig
+from aserpc.spawn.own import OwnRequirement, own_command, own_requirement
+from aserpc.spawn.uvx import find_call
 
 __all__ = [
     "EnvironmentState",

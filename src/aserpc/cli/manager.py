@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from aserpc.cli_options import (
+from aserpc.cli.console import configure_logging
+from aserpc.cli.options import (
     AllowMixed,
     Frontend,
     Gpus,
@@ -15,9 +16,8 @@ from aserpc.cli_options import (
     SpawnRegistry,
     setting,
 )
-from aserpc.console import configure_logging
 
-#: Joined to the others by `aserpc.cli`.
+#: Joined to the others by `aserpc.cli.app`.
 commands = typer.Typer()
 
 environments = typer.Typer(
@@ -32,7 +32,7 @@ def build_environment(
     registry: SpawnRegistry = None,
 ) -> None:
     """Build an environment ahead, so that the first request need not wait for it."""
-    from aserpc import up
+    from aserpc.cli import up
 
     raise typer.Exit(up.build_environment(name, registry))
 
@@ -40,7 +40,7 @@ def build_environment(
 @environments.command(name="check")
 def check_environments(registry: SpawnRegistry = None) -> None:
     """Show which environments are ready."""
-    from aserpc import up
+    from aserpc.cli import up
 
     raise typer.Exit(up.check_environments(up.load_configs(registry)))
 
@@ -56,7 +56,7 @@ def manager(
 ) -> None:
     """Start a manager, which starts workers when they are asked for."""
     configure_logging(log_level)
-    from aserpc.up import make_manager, serve
+    from aserpc.cli.up import make_manager, serve
 
     serve(make_manager(registry, broker, heartbeat, gpus, max_workers_total))
 
@@ -75,7 +75,7 @@ def up(
     """Start a broker and a manager together: the usual way to start."""
     configure_logging(log_level)
     from aserpc.broker import Broker
-    from aserpc.up import make_manager, serve
+    from aserpc.cli.up import make_manager, serve
 
     serve(make_manager(file, None, None, gpus, max_workers_total), Broker(allow_mixed=allow_mixed))
 
@@ -95,6 +95,6 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows")] = False,
 ) -> None:
     """Show what the last worker of a calculator printed."""
-    from aserpc.up import show_logs
+    from aserpc.cli.up import show_logs
 
     show_logs(name, follow=follow)

@@ -17,7 +17,7 @@ from aserpc.entries import absolute_paths, check_key, check_name, short
 from aserpc.errors import RegistryError
 from aserpc.importing import is_file, make_importable, split_reference
 from aserpc.registry import ProviderFailure, call_reference, entry_points, toml_table
-from aserpc.spawn import SpawnConfig
+from aserpc.spawn.config import SpawnConfig
 
 __all__ = ["GROUP", "discover_spawn_configs", "get_spawn_configs", "load_spawn_registry"]
 
