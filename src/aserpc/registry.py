@@ -7,11 +7,9 @@ Whatever a person can get wrong is a `RegistryError`: what, where, and what to d
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,12 @@ from aserpc.entries import (
     read_entries,
 )
 from aserpc.errors import RegistryError
-from aserpc.importing import explain, import_reference, is_file, make_importable, split_reference
+from aserpc.importing import is_file, make_importable, split_reference
+from aserpc.providers import ProviderFailure, call_reference, entry_points, read_providers
 from aserpc.settings import read_toml
 
 __all__ = [
     "CalculatorEntry",
-    "ProviderFailure",
     "absolute_paths",
     "discover",
     "load_factory",
@@ -46,14 +44,6 @@ GROUP = "aserpc.calculators"
 _OWN_PROVIDER = "aserpc.calculators:get_calculators"
 
 
-@dataclass(frozen=True)
-class ProviderFailure:
-    """What was wrong with a provider or with one of its entries."""
-
-    provider: str
-    error: str
-
-
 def discover() -> tuple[dict[str, CalculatorEntry], list[ProviderFailure]]:
     """Return the calculators of all installed providers, and what failed.
 
@@ -61,21 +51,8 @@ def discover() -> tuple[dict[str, CalculatorEntry], list[ProviderFailure]]:
     reported.
     """
     failures: list[ProviderFailure] = []
-    entries: dict[str, CalculatorEntry] = {}
-    for label, reference in _providers(failures):
-        try:
-            found, problems = read_entries(call_reference(reference), label, strict=False)
-        except RegistryError as error:
-            failures.append(ProviderFailure(label, str(error)))
-            continue
-        failures += [ProviderFailure(label, problem) for problem in problems]
-        for name, entry in found.items():
-            if name in entries:
-                problem = f"its {name!r} is not used; there is one from {entries[name].source}"
-                failures.append(ProviderFailure(label, problem))
-            else:
-                entries[name] = entry
-    return entries, failures
+    read = partial(read_entries, strict=False)
+    return read_providers(_providers(failures), read, failures), failures
 
 
 def _providers(failures: list[ProviderFailure]) -> list[tuple[str, str]]:
@@ -83,20 +60,6 @@ def _providers(failures: list[ProviderFailure]) -> list[tuple[str, str]]:
     others = [item for item in entry_points(GROUP, failures) if item[1] != _OWN_PROVIDER]
     # Ours is there also where the package is used without being installed.
     return [*others, (f"entry point 'aserpc' ({_OWN_PROVIDER})", _OWN_PROVIDER)]
-
-
-def entry_points(group: str, failures: list[ProviderFailure]) -> list[tuple[str, str]]:
-    """Return label and reference of each installed provider of a group, in alphabetical order."""
-    try:
-        # An entry point's extras, "module:attr [extra]", are nothing to import.
-        points = {
-            (point.name, re.sub(r"\[.*|\s", "", point.value))
-            for point in importlib.metadata.entry_points(group=group)
-        }
-    except Exception as error:  # noqa: BLE001  whatever the metadata of a stranger's package do
-        failures.append(ProviderFailure("entry points", explain(error)))
-        points = set()
-    return [(f"entry point {name!r} ({value})", value) for name, value in sorted(points)]
 
 
 def load_registry(reference: str, base: Path | None = None) -> dict[str, CalculatorEntry]:
@@ -147,18 +110,6 @@ def toml_table(path: Path) -> dict[str, Any]:
         msg = f"the registry {path} is empty; write tables [calculators.NAME] with a factory"
         raise RegistryError(msg)
     return table
-
-
-def call_reference(reference: str, base: Path | None = None) -> Any:
-    """Import a registry: a dict, or what a function returns."""
-    value = import_reference(reference, base, "the registry")
-    if isinstance(value, Mapping) or not callable(value):
-        return value
-    try:
-        return value()
-    except (Exception, SystemExit) as error:
-        msg = f"{reference}() failed: {explain(error)}"
-        raise RegistryError(msg) from error
 
 
 def resolve(

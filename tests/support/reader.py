@@ -1,4 +1,8 @@
-"""A reader who does what a page of the documentation says."""
+"""A reader who does what a page of the documentation says.
+
+Managers end before anything else, and are asked to: their workers have sessions of their own, and
+would outlive the page.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +44,16 @@ class Reader:
             "PWD": str(self.folder),
         }
         self._services: list[subprocess.Popen[bytes]] = []
+        self._managers: list[subprocess.Popen[bytes]] = []
         self._interpreter: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        for manager in reversed(self._managers):
+            manager.terminate()
+            manager.wait()
         processes: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = [*self._services]
         if self._interpreter is not None:
             assert self._interpreter.stdin is not None
@@ -142,8 +150,10 @@ class Reader:
         return str(answer["output"])
 
     def _serve(self, block: Block) -> None:
-        before = self._workers()
-        log = self.folder / f"terminal-{len(self._services)}.log"
+        is_broker = block.text.startswith("aserpc broker")
+        is_manager = block.text.startswith(("aserpc up", "aserpc manager"))
+        before = self._served(is_manager)
+        log = self.folder / f"terminal-{len(self._services) + len(self._managers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {block.text}"],
@@ -154,18 +164,17 @@ class Reader:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._services.append(process)
-        is_broker = block.text.startswith("aserpc broker")
+        (self._managers if is_manager else self._services).append(process)
 
         def has_started() -> bool:
             assert process.poll() is None, f"{block.where} has ended:\n{log.read_text()}"
-            workers = self._workers()
-            return workers is not None and (is_broker or workers > (before or 0))
+            served = self._served(is_manager)
+            return served is not None and (is_broker or served > (before or 0))
 
         wait_for(has_started, what=lambda: f"{block.where} does not serve:\n{log.read_text()}")
 
-    def _workers(self) -> int | None:
-        """Return how many workers are ready, None without a broker."""
+    def _served(self, by_managers: bool) -> int | None:
+        """Return how many calculators managers offer, or workers are ready; None: no broker."""
         socket = self.folder / ".aserpc" / "frontend.ipc"
         if not socket.exists():
             return None
@@ -173,4 +182,6 @@ class Reader:
             status = broker_status(f"ipc://{socket}", timeout=1000)
         except BrokerUnreachableError:
             return None
+        if by_managers:
+            return len(status["manager"]["spawnable"])
         return [process["state"] for process in status["processes"]].count("idle")

@@ -6,7 +6,6 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,9 @@ from ase.calculators.lj import LennardJones
 from aserpc.entries import CalculatorEntry, absolute_paths, load_factory
 from aserpc.errors import RegistryError
 from aserpc.registry import resolve
+from support.packages import message, write
 
 pytestmark = pytest.mark.usefixtures("folder")
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dedent(text).lstrip())
-    return path
-
-
-def message(error: pytest.ExceptionInfo[RegistryError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # ------------------------------------------------------------------------------------- entries

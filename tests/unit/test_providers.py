@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -13,27 +12,15 @@ import pytest
 
 from aserpc.errors import RegistryError
 from aserpc.registry import discover, resolve
+from support.packages import install_metadata, install_provider, write
 
 pytestmark = pytest.mark.usefixtures("folder")
 
 EXAMPLES = Path(__file__).parents[2] / "registry_examples"
 
-_numbers = itertools.count()
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dedent(text).lstrip())
-    return path
-
 
 def provider(site: Path, name: str, code: str, value: str | None = None) -> None:
-    """Install a distribution with one provider, as pip would lay it out."""
-    module = f"provider_{next(_numbers)}"
-    write(site / f"{module}.py", code)
-    info = site / f"{module}-1.0.dist-info"
-    write(info / "METADATA", f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    write(info / "entry_points.txt", f"[aserpc.calculators]\n{name} = {value or module + ':get'}\n")
+    install_provider(site, name, code, "aserpc.calculators", value)
 
 
 @pytest.fixture
@@ -130,9 +117,8 @@ def test_the_example_package_is_found_without_being_imported(tmp_path: Path) -> 
     source = EXAMPLES / "aserpc-example"
     text = (source / "pyproject.toml").read_text()
     value = text.split("aserpc-example = ")[1].split('"')[1]
-    info = tmp_path / "site" / "aserpc_example-0.1.0.dist-info"
-    write(info / "METADATA", "Metadata-Version: 2.1\nName: aserpc-example\nVersion: 0.1.0\n")
-    write(info / "entry_points.txt", f"[aserpc.calculators]\naserpc-example = {value}\n")
+    entry_point = f"aserpc-example = {value}"
+    install_metadata(tmp_path / "site", "aserpc_example", entry_point, "aserpc.calculators")
     code = """
         import sys
         from aserpc.registry import discover

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -14,21 +13,11 @@ from ase.calculators.lj import LennardJones
 
 from aserpc.errors import RegistryError
 from aserpc.registry import load_registry, resolve
+from support.packages import message, write
 
 pytestmark = pytest.mark.usefixtures("folder")
 
 EXAMPLES = Path(__file__).parents[2] / "registry_examples"
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dedent(text).lstrip())
-    return path
-
-
-def message(error: pytest.ExceptionInfo[RegistryError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # ------------------------------------------------------------------------------ registry files

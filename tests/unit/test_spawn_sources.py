@@ -16,22 +16,12 @@ from aserpc.spawn import SpawnConfig, sources
 from aserpc.spawn.own import own_requirement
 from aserpc.spawn.sources import discover_spawn_configs, get_spawn_configs, load_spawn_registry
 from aserpc.spawn.uvx import find_uv
+from support.packages import install_provider, message, write
 
 pytestmark = pytest.mark.usefixtures("folder")
 
 EXAMPLES = Path(__file__).parents[2] / "registry_examples"
 MODELS = ["chgnet", "d4_pbe", "gfn2", "mace_mp", "mattersim", "orb_v3", "sevennet", "uma_omat"]
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dedent(text).lstrip())
-    return path
-
-
-def message(error: pytest.ExceptionInfo[RegistryError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # ---------------------------------------------------------------------------------------- TOML
@@ -230,19 +220,16 @@ def test_a_mistake_in_python(folder: Path, value: str, problem: str) -> None:
 # --------------------------------------------------------------------------------- entry points
 
 
-def install(folder: Path, name: str, code: str) -> None:
-    """Put a package with an entry point onto the path."""
-    write(folder / f"{name}.py", f"from aserpc.spawn import SpawnConfig\n{dedent(code)}")
-    metadata = folder / f"{name}-1.dist-info"
-    write(metadata / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-    write(metadata / "entry_points.txt", f"[aserpc.spawn]\n{name} = {name}:get\n")
+def install(folder: Path, name: str, code: str) -> str:
+    code = f"from aserpc.spawn import SpawnConfig\n{dedent(code)}"
+    return install_provider(folder, name, code, "aserpc.spawn")
 
 
 def test_providers(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    install(folder, "spawn_a", "def get(): return {'x': SpawnConfig('x', ['a'])}")
+    first = install(folder, "spawn_a", "def get(): return {'x': SpawnConfig('x', ['a'])}")
     install(
         folder,
         "spawn_b",
@@ -254,7 +241,7 @@ def test_providers(
     install(folder, "spawn_c", "raise RuntimeError('broken')")
     configs, failures = discover_spawn_configs()
     assert {name: config.command for name, config in configs.items()} == {"x": ["a"], "y": ["b"]}
-    assert configs["x"].source == "entry point 'spawn_a' (spawn_a:get)"
+    assert configs["x"].source == f"entry point 'spawn_a' ({first})"
     problems: dict[str, list[str]] = {"spawn_b": [], "spawn_c": []}
     for failure in failures:
         problems[failure.provider.split("'")[1]].append(failure.error)

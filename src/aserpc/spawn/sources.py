@@ -16,7 +16,8 @@ from typing import Any
 from aserpc.entries import absolute_paths, check_key, check_name, short
 from aserpc.errors import RegistryError
 from aserpc.importing import is_file, make_importable, split_reference
-from aserpc.registry import ProviderFailure, call_reference, entry_points, toml_table
+from aserpc.providers import ProviderFailure, call_reference, entry_points, read_providers
+from aserpc.registry import toml_table
 from aserpc.spawn.config import SpawnConfig
 
 __all__ = ["GROUP", "discover_spawn_configs", "get_spawn_configs", "load_spawn_registry"]
@@ -46,21 +47,7 @@ def discover_spawn_configs() -> tuple[dict[str, SpawnConfig], list[ProviderFailu
     Of several providers of a name the alphabetically first is used; the others are reported.
     """
     failures: list[ProviderFailure] = []
-    configs: dict[str, SpawnConfig] = {}
-    for label, reference in entry_points(GROUP, failures):
-        try:
-            found, problems = _read(call_reference(reference), label)
-        except RegistryError as error:
-            failures.append(ProviderFailure(label, str(error)))
-            continue
-        failures += [ProviderFailure(label, problem) for problem in problems]
-        for name, config in found.items():
-            if name in configs:
-                problem = f"its {name!r} is not used; there is one from {configs[name].source}"
-                failures.append(ProviderFailure(label, problem))
-            else:
-                configs[name] = config
-    return configs, failures
+    return read_providers(entry_points(GROUP, failures), _read, failures), failures
 
 
 def load_spawn_registry(reference: str, base: Path | None = None) -> dict[str, SpawnConfig]:
