@@ -46,17 +46,19 @@ async def serve_in_thread(serve: Callable[[], None], stop: Callable[[], None], n
 
 @contextlib.contextmanager
 def stop_on_signals(stop: Callable[[], None], waker: Waker) -> Iterator[None]:
-    """Call `stop` on SIGTERM or SIGINT; a second one interrupts at once.
+    """Call `stop` on SIGTERM or SIGINT; a SIGINT that comes second interrupts at once.
 
-    Works in the main thread only, as Python's signal handlers do.
+    A second SIGTERM does not: ``uv run`` and the like pass on the one that their whole process
+    group was sent. Works in the main thread only, as Python's signal handlers do.
     """
     received: list[int] = []
 
     def record(number: int, frame: FrameType | None) -> None:
-        if received:
+        if not received:
+            received.append(number)
+            stop()
+        elif number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        received.append(number)
-        stop()
 
     before = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
     descriptor = signal.set_wakeup_fd(waker.signal_fd(), warn_on_full_buffer=False)

@@ -76,6 +76,38 @@ def test_a_second_signal_ends_it_at_once(cli: Cli, tmp_path: Path) -> None:
     assert call.result() == 2
 
 
+def test_sigterm_may_come_twice(cli: Cli, tmp_path: Path) -> None:
+    """To the process group, and passed on by ``uv run``."""
+    cli.broker()
+    worker = cli.worker("Gate", *kwargs(folder=tmp_path))
+    call = InThread(lambda: energy_at(cli.calculator("gate"), 2))
+    wait_for(lambda: list(tmp_path.glob("started-*")))
+    worker.signal(signal.SIGTERM)
+    wait_for(lambda: not signals_wait(worker.pid))
+    worker.signal(signal.SIGTERM)
+    wait_for(lambda: not signals_wait(worker.pid))
+    (tmp_path / "go").touch()
+    assert call.result() == 2
+    assert worker.wait() == 0
+
+
+def signals_wait(pid: int) -> bool:
+    """Whether a process has signals that it has not taken yet."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return any(int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_worker_that_loads(cli: Cli, tmp_path: Path, number: int) -> None:
+    cli.broker()
+    worker = cli.loading_worker("SlowToLoad", *kwargs(folder=tmp_path), name="slow")
+    wait_for(lambda: list(tmp_path.glob("loading-*")))
+    worker.signal(number)
+    assert worker.wait() == 0
+    assert "Traceback" not in worker.errors()
+    assert not cli.status()["processes"]
+
+
 def test_an_idle_worker_leaves(cli: Cli) -> None:
     cli.broker()
     worker = cli.worker("Spring", "--idle-timeout", "0.5")

@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 LINGER = 5.0
 
 
+class _Stopped(BaseException):
+    """The worker was told to end while it made its calculator."""
+
+
 class Worker:
     """Serves a calculator to a broker.
 
@@ -105,6 +109,8 @@ class Worker:
         #: Wakes the loop; `signal.set_wakeup_fd` takes its descriptor.
         self.waker = transport.Waker()
         self._stop = threading.Event()
+        #: The thread that makes the calculator, while it does.
+        self._loads_in: int | None = None
         self._left_out: set[str] = set()
 
     async def run(self) -> None:
@@ -112,9 +118,14 @@ class Worker:
         await serve_in_thread(self.serve, self.stop, f"aserpc worker {self.name}")
 
     def stop(self) -> None:
-        """Finish the running request, answer it, and end `run` or `serve`; from any thread."""
+        """Finish the running request, answer it, and end `run` or `serve`; from any thread.
+
+        A signal handler that calls this ends the making of the calculator, too.
+        """
         self._stop.set()
         self.waker.wake()
+        if self._loads_in == threading.get_ident():
+            raise _Stopped  # in a signal handler: nothing is computed yet that should be finished
 
     def serve(self) -> None:
         """Serve until `stop`, idleness or the broker ends it, in this thread."""
@@ -152,23 +163,36 @@ class Worker:
         self._mistake: RegistryError | None = None
         try:
             try:
-                self.entry.load()
-            except RegistryError as error:
-                self._mistake = error
-                raise
-            evaluation = Evaluation(self.entry.make())
-            self._about = pack_about(self.entry, evaluation.implemented_properties, identity)
-            if self.workdir is not None:
-                Path(self.workdir).mkdir(parents=True, exist_ok=True)
-                os.chdir(self.workdir)
+                self._loads_in = threading.get_ident()
+                if self._stop.is_set():
+                    raise _Stopped
+                evaluation = self._make(identity)
+            finally:
+                self._loads_in = None
         except KeyboardInterrupt:  # the second signal
             raise
         except BaseException as error:
+            self._loads_in = None
+            if self._stop.is_set():  # perhaps as another exception, which somebody made of ours
+                return None
             logger.debug("making the calculator", exc_info=True)
             what = {"kind": "worker_failed", **report(error)}
             self._send(self._state.load_failed(what, time.monotonic()))
             return None
         self._send(self._state.loaded(self._about, time.monotonic()))
+        return evaluation
+
+    def _make(self, identity: dict[str, Any]) -> Evaluation:
+        try:
+            self.entry.load()
+        except RegistryError as error:
+            self._mistake = error
+            raise
+        evaluation = Evaluation(self.entry.make())
+        self._about = pack_about(self.entry, evaluation.implemented_properties, identity)
+        if self.workdir is not None:
+            Path(self.workdir).mkdir(parents=True, exist_ok=True)
+            os.chdir(self.workdir)
         return evaluation
 
     def _loop(self, evaluation: Evaluation | None) -> None:
