@@ -9,6 +9,17 @@ from aserpc.errors import ProtocolError
 from aserpc.messages.base import Message, check_name
 
 
+def _is(entry: object, *types: Any) -> bool:
+    """Whether an entry is a list of values of these types; true and false are no numbers."""
+    return (
+        isinstance(entry, list)
+        and len(entry) == len(types)
+        and all(
+            isinstance(v, t) and not isinstance(v, bool) for v, t in zip(entry, types, strict=True)
+        )
+    )
+
+
 @dataclass(slots=True)
 class Offer(Message):
     """A manager can start workers of these calculators."""
@@ -22,12 +33,7 @@ class Offer(Message):
     def check(self) -> None:
         """See `Message.check`."""
         for entry in self.calculators:
-            if (
-                not isinstance(entry, list)
-                or len(entry) != 2
-                or not isinstance(entry[0], str)
-                or type(entry[1]) is not int
-            ):
+            if not _is(entry, str, int):
                 msg = "an offer is a list of [name, min_workers]"
                 raise ProtocolError(msg)
             check_name(entry[0])
@@ -40,6 +46,13 @@ class Accept(Message):
     KIND = "ACCEPT"
     #: ``[name, who]`` for each calculator that another manager offers already.
     refused: list[Any] = field(default_factory=list)
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        for entry in self.refused:
+            if not _is(entry, str, str):
+                msg = "refused are [name, who]"
+                raise ProtocolError(msg)
 
 
 @dataclass(slots=True)
@@ -61,7 +74,7 @@ class Demand(Message):
         """See `Message.check`."""
         check_name(self.calculator)
         for entry in self.workers:
-            if not isinstance(entry, list) or len(entry) != 3:
+            if not _is(entry, str | None, str, int | float):
                 msg = "workers are [spawn_id, state, idle seconds]"
                 raise ProtocolError(msg)
 
