@@ -11,7 +11,7 @@ from typing import Any
 from aserpc.manager.records import Effect, Send, Start
 from aserpc.manager.state import ManagerState
 from aserpc.manager.tables import Health, ProcessState
-from aserpc.messages import Demand, Message, Offer, SpawnFailed, Spawning
+from aserpc.messages import Demand, Gpus, Message, Offer, SpawnFailed, Spawning
 from aserpc.spawn import SpawnConfig
 
 #: What the state should hold a process for, by what it is.
@@ -65,6 +65,8 @@ class Site:
         self.offered: dict[str, int] = {}
         self.told: dict[str, Spawning] = {}
         self.failed: list[SpawnFailed] = []
+        #: Who has which GPU, as the broker knows it.
+        self.gpus_told: list[list[Any]] = []
         self.sent: list[Message] = []
         self.take(self.state.start(0.0))
 
@@ -101,6 +103,8 @@ class Site:
             self.told[message.calculator] = message
         elif isinstance(message, SpawnFailed):
             self.failed.append(message)
+        elif isinstance(message, Gpus):
+            self.gpus_told = message.gpus
 
     def _start(self, start: Start) -> None:
         name, spawn_id = start.config.name, start.spawn_id
@@ -247,6 +251,11 @@ class Site:
             assert len(child.gpus) == (1 if 0 < amount < 1 else amount)
             taken.update(dict.fromkeys(child.gpus, min(amount, 1.0)))
         assert {*taken} <= {*self.gpus}
+        assert [gpu for gpu, _, _ in self.gpus_told] == self.gpus
+        for gpu, free, holders in self.gpus_told:
+            has = [[s, c.name] for s, c in self.children.items() if gpu in c.gpus]
+            assert sorted(holders) == sorted(has), "the broker takes others for who has a GPU"
+            assert abs(1 - taken[gpu] - free) < 1e-5
         assert all(part <= 1 + 1e-9 for part in taken.values()), "a GPU is given too often"
         assert {*self.state.devices._taken} <= self.children.keys(), "a GPU is never free again"
         for name in self.state.fleets:

@@ -259,6 +259,7 @@ def test_the_status_of_an_empty_broker_is_empty(house: House) -> None:
         "spawning": {},
         "running_requests": {},
         "processes": [],
+        "managers": [],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,9 +84,7 @@ class Worker:
     @property
     def process(self) -> tuple[int | str, str]:
         """Its process and host, as it says, or what is fit to be shown of that."""
-        pid, host = self.identity.get("pid"), self.identity.get("host")
-        host = host[:80] if isinstance(host, str) and host.isprintable() else "?"
-        return pid if isinstance(pid, int) else "?", host
+        return _process(self.identity)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,14 +97,27 @@ class Manager:
     names: set[str] = field(default_factory=set)
     #: Names that another manager offers already.
     refused: set[str] = field(default_factory=set)
+    #: Its GPUs and who has them, as `Gpus` tells it.
+    gpus: list[Any] = field(default_factory=list)
     asked: bool = False
     timer: Timer | None = None
 
     @property
     def label(self) -> str:
         """What the log calls it."""
-        pid, host = self.identity.get("pid"), self.identity.get("host")
-        return f"the manager in process {pid!r:.20} on {host!r:.80}"
+        pid, host = self.process
+        return f"the manager in process {pid} on {host}"
+
+    @property
+    def process(self) -> tuple[int | str, str]:
+        """As `Worker.process`."""
+        return _process(self.identity)
+
+
+def _process(identity: Mapping[str, Any]) -> tuple[int | str, str]:
+    pid, host = identity.get("pid"), identity.get("host")
+    host = host[:80] if isinstance(host, str) and host.isprintable() else "?"
+    return pid if isinstance(pid, int) else "?", host
 
 
 class Calculator:

@@ -5,26 +5,34 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from aserpc.broker.records import Calculator, Job, Worker
+from aserpc.broker.records import Calculator, Job, Manager, Worker
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import unpack_about
 
 
 def snapshot(
-    by_name: Mapping[str, Calculator], workers: Collection[Worker], managers: int, now: float
+    by_name: Mapping[str, Calculator],
+    workers: Collection[Worker],
+    managers: Collection[Manager],
+    now: float,
 ) -> dict[str, Any]:
     """Return the broker's workers and requests, as plain values.
 
     ``workers``, ``pending_requests`` and ``manager`` are as in aserpc 0.1.
     """
     calculators = sorted(by_name.items())
+    gpus: dict[str | None, list[str]] = {}
+    for manager in managers:
+        for gpu, _, holders in manager.gpus:
+            for spawn_id, _ in holders:
+                gpus.setdefault(spawn_id, []).append(gpu)
     return {
         "workers": {name: _counts(c) for name, c in calculators if c.workers},
         "pending_requests": {
             name: len(c.waiting()) for name, c in calculators if c.is_waited_for()
         },
         "manager": {
-            "connected": managers > 0,
+            "connected": len(managers) > 0,
             "spawnable": [name for name, c in calculators if c.manager is not None],
         },
         "spawning": {
@@ -39,11 +47,39 @@ def snapshot(
                 "state": worker.state.value,
                 "pid": worker.process[0],
                 "host": worker.process[1],
+                "gpus": gpus.get(worker.spawn_id, []),
                 "answered": worker.answered,
                 "seconds": round(now - worker.since, 3),
                 "factory": unpack_about(worker.about).get("factory"),
             }
             for worker in workers
+        ],
+        "managers": [_manager(manager, workers) for manager in managers],
+    }
+
+
+def _manager(manager: Manager, workers: Iterable[Worker]) -> dict[str, Any]:
+    by_spawn_id = {worker.spawn_id: worker for worker in workers}
+    return {
+        "pid": manager.process[0],
+        "host": manager.process[1],
+        "calculators": sorted(manager.names),
+        "gpus": [
+            {
+                "id": gpu,
+                "free": free,
+                "workers": [
+                    {
+                        "calculator": name,
+                        # None: its worker is not there yet, or no longer.
+                        "pid": worker.process[0] if worker else None,
+                        "state": worker.state.value if worker else None,
+                    }
+                    for spawn_id, name in holders
+                    for worker in [by_spawn_id.get(spawn_id)]
+                ],
+            }
+            for gpu, free, holders in manager.gpus
         ],
     }
 

@@ -22,6 +22,7 @@ from aserpc.messages import (
     Dismiss,
     Failed,
     Goodbye,
+    Gpus,
     Heartbeat,
     Hello,
     Leave,
@@ -69,7 +70,7 @@ class BrokerState(Managers):
                 if job is not None:
                     self._cancel(job)
         elif isinstance(message, StatusRequest):
-            status = snapshot(self.calculators, self.workers.values(), len(self.managers), now)
+            status = snapshot(self.calculators, self.workers.values(), self.managers.values(), now)
             self._to_client(peer, Status(message.id, status))
         elif isinstance(message, ShutdownRequest):
             told = self._shut_down(message.calculator, now)
@@ -125,6 +126,8 @@ class BrokerState(Managers):
             self._spawning(manager, message, now)
         elif isinstance(message, SpawnFailed):
             self._spawn_failed(manager, message)
+        elif isinstance(message, Gpus):
+            manager.gpus = message.gpus
         elif isinstance(message, Heartbeat):
             self._to_worker(manager.peer, Welcome())
         elif isinstance(message, Goodbye):

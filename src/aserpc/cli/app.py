@@ -188,9 +188,22 @@ def status(
     ]
     titles = ["Calculator", *map(str.capitalize, columns), "Running", "Pending"]
     print_table("Broker", titles, rows)
+    gpus = [
+        (gpu["id"], f"{gpu['free']:g}", manager["host"], ", ".join(map(_holder, gpu["workers"])))
+        for manager in now["managers"]
+        for gpu in manager["gpus"]
+    ]
+    if gpus:
+        print_table("GPUs", ["GPU", "Free", "Host", "Workers"], gpus)
     for name, told in spawning.items():
         if told["fatal"] or told["text"]:
             print(f"{name}: {told['fatal'] or told['text']}")
+
+
+def _holder(worker: dict[str, Any]) -> str:
+    """Say who has a GPU: a worker, or a process that is none yet or no longer."""
+    name, pid, state = worker["calculator"], worker["pid"], worker["state"]
+    return f"{name} (not serving)" if state is None else f"{name} (process {pid}, {state})"
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class Devices:
@@ -43,6 +44,29 @@ class Devices:
     def of(self, spawn_id: str) -> tuple[str, ...]:
         """Return the devices of a process."""
         return self._taken.get(spawn_id, ((), 0.0))[0]
+
+    def table(self, names: Mapping[str, str]) -> list[list[Any]]:
+        """Return who has which device, as `aserpc.messages.Gpus` tells it.
+
+        Parameters
+        ----------
+        names
+            The calculator of each process.
+        """
+        # A process that was taken over may have one that is not in the pool.
+        given = [device for devices, _ in self._taken.values() for device in devices]
+        return [
+            [
+                device,
+                round(max(0.0, self._free(device)), 6) if device in self.ids else 0.0,
+                [
+                    [spawn_id, names[spawn_id]]
+                    for spawn_id, (devices, _) in self._taken.items()
+                    if device in devices
+                ],
+            ]
+            for device in dict.fromkeys([*self.ids, *given])
+        ]
 
     def _free(self, device: str) -> float:
         return 1 - sum(part for devices, part in self._taken.values() if device in devices)

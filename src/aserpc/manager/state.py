@@ -22,6 +22,7 @@ from aserpc.messages import (
     Accept,
     Demand,
     Goodbye,
+    Gpus,
     Heartbeat,
     Message,
     Offer,
@@ -77,6 +78,7 @@ class ManagerState:
         self.finishing = False
         self._new_id = new_id
         self._refused: dict[str, str] = {}
+        self._gpus_told: list[list[Any]] = []
         self._heartbeat_at = 0.0
         self._effects: list[Effect] = []
 
@@ -226,6 +228,7 @@ class ManagerState:
         offered = [(name, fleet) for name, fleet in self.fleets.items() if not fleet.retired]
         calculators = [[name, fleet.config.min_workers] for name, fleet in offered]
         self._effects.append(Send(Offer(calculators, self.identity)))
+        self._gpus_told = []
         for name, fleet in offered:
             fleet.told = ()
             self._report(name, fleet)
@@ -372,6 +375,15 @@ class ManagerState:
         assert (process.state, state) in PROCESS_TRANSITIONS, (process.state, state)
         process.state, process.since = state, now
 
+    def _tell_gpus(self) -> None:
+        """Tell the broker who has which GPU, when that has changed."""
+        names = {s: name for name, fleet in self.fleets.items() for s in fleet.processes}
+        table = self.devices.table(names)
+        if table != self._gpus_told:
+            self._gpus_told = table
+            self._effects.append(Send(Gpus(table)))
+
     def _take(self) -> list[Effect]:
+        self._tell_gpus()
         effects, self._effects = self._effects, []
         return effects

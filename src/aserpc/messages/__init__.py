@@ -33,6 +33,7 @@ from aserpc.messages.client import (
 from aserpc.messages.manager import (
     Accept,
     Demand,
+    Gpus,
     Offer,
     SpawnFailed,
     Spawning,
@@ -86,6 +87,7 @@ __all__ = [
     "Dismiss",
     "Failed",
     "Goodbye",
+    "Gpus",
     "Heartbeat",
     "Hello",
     "Leave",

@@ -101,6 +101,36 @@ class Spawning(Message):
 
 
 @dataclass(slots=True)
+class Gpus(Message):
+    """A manager tells who has its GPUs, whenever that changes."""
+
+    KIND = "GPUS"
+    #: ``[id, free part, [[spawn_id, calculator], ...]]`` of each.
+    gpus: list[Any]
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        for entry in self.gpus:
+            if (
+                not isinstance(entry, list)
+                or len(entry) != 3
+                or not isinstance(entry[0], str)
+                or type(entry[1]) not in (int, float)
+                or not 0 <= entry[1] <= 1
+                or not isinstance(entry[2], list)
+                or not all(_is_pair_of_texts(holder) for holder in entry[2])
+            ):
+                msg = "GPUs are [id, free part, [[spawn_id, calculator], ...]]"
+                raise ProtocolError(msg)
+
+
+def _is_pair_of_texts(value: object) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+    )
+
+
+@dataclass(slots=True)
 class SpawnFailed(Message):
     """A manager tells those who wait that a start failed, and why."""
 
