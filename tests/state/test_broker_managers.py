@@ -25,7 +25,7 @@ from aserpc.messages import (
     Unknown,
 )
 
-from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, about
+from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, about, ready
 
 MANAGER, OTHER, WORKER = b"manager", b"other", b"worker"
 
@@ -99,6 +99,43 @@ def test_demand_is_told_until_nobody_waits() -> None:
     demands(house)
     house.wait(1.0)
     assert demands(house) == []
+
+
+def test_a_worker_that_falls_idle_or_busy_is_told_though_nobody_waits() -> None:
+    """Else a manager would end a busy worker to make room, or wait for one that is idle."""
+    house = offered()
+    house.serve(WORKER)
+    house.wait(1.0)
+    assert [worker[1] for worker in demands(house)[-1].workers] == ["idle"]
+    key = house.ask()
+    house.wait(1.0)
+    assert [worker[1] for worker in demands(house)[-1].workers] == ["busy"]
+    house.answer(WORKER, key)
+    house.wait(1.0)
+    assert [worker[1] for worker in demands(house)[-1].workers] == ["idle"]
+
+
+def test_many_calculations_are_told_together() -> None:
+    house = offered()
+    house.serve(WORKER)
+    house.wait(1.0)
+    demands(house)
+    for number in range(20):
+        house.answer(WORKER, house.ask(number))
+    house.wait(DEMAND_INTERVAL)
+    assert len(demands(house)) <= 2
+
+
+def test_a_worker_that_is_ready_is_told_before_it_gets_a_request() -> None:
+    """If that kills it at once, the start has not failed."""
+    house = offered()
+    house.ask()
+    house.wait(0.02)
+    house.load(WORKER)
+    demands(house)
+    house.worker(WORKER, ready())
+    assert [worker[1] for worker in demands(house)[-1].workers] == ["idle"]
+    assert house.given(WORKER)
 
 
 def test_what_is_offered_is_waited_for_without_a_limit() -> None:

@@ -111,9 +111,12 @@ class Managers(Workers):
         calculator.demand_timer = None
         self._see_to(calculator, why, now)
 
-    def _tell_demand(self, calculator: Calculator, now: float) -> None:
+    def _tell_demand(self, calculator: Calculator, now: float, *, at_once: bool = False) -> None:
         """Tell the manager of a calculator soon how much it is asked for."""
-        if calculator.manager is not None and calculator.demand_timer is None:
+        if at_once:
+            self._timers.cancel(calculator.demand_timer)
+            self._demand(calculator, now)
+        elif calculator.manager is not None and calculator.demand_timer is None:
             when = max(now + DEMAND_DELAY, calculator.demand_at + DEMAND_INTERVAL)
             calculator.demand_timer = self._timers.at(when, self._demand, calculator)
 

@@ -97,7 +97,7 @@ class Requests:
         if calculator.is_waited_for():
             self._tell_demand(calculator, now)
 
-    def _tell_demand(self, calculator: Calculator, now: float) -> None:
+    def _tell_demand(self, calculator: Calculator, now: float, *, at_once: bool = False) -> None:
         """Tell the calculator's manager soon how much it is asked for; see `Managers`."""
 
     def _no_workers(self, peer: bytes, request: Request) -> None:
@@ -132,6 +132,7 @@ class Requests:
             calculator.served(request.session, worker)
             self._move_worker(worker, WorkerState.BUSY)
             self._effects.append(ToWorker(worker.peer, request, job.payload))
+            self._tell_demand(calculator, now)  # it is idle no longer
 
     def _answer(self, worker: Worker, answer: Answer, payload: list[Buffer], now: float) -> None:
         job = worker.jobs.get(answer.key)
@@ -152,6 +153,7 @@ class Requests:
         if wanted:
             self._effects.append(ToClient(job.client, answer, payload))
         self._dispatch(worker.calculator, now)
+        self._tell_demand(worker.calculator, now)
 
     def _describe(self, calculator: Calculator) -> None:
         """Answer those who ask what a calculator is, once a worker has said it."""

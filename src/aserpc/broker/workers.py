@@ -89,6 +89,8 @@ class Workers(Requests):
         if worker.state in STARTING:
             self._move_worker(worker, WorkerState.IDLE)
             logger.info("%s is ready", worker.label)
+            # Before it gets a request: if that kills it, the start has not failed.
+            self._tell_demand(calculator, now, at_once=True)
         self._describe(calculator)
         self._see_to_those_who_wait(worker, "it was asked to shut down", now)
 
