@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from aserpc.manager.devices import Devices
+from aserpc.manager.fleets import PAUSES
 from aserpc.manager.records import Effect, Fleet, Process, Send, Start, Stop
-from aserpc.manager.state import PAUSES, ManagerState
+from aserpc.manager.state import ManagerState
 from aserpc.manager.tables import (
     HEALTH_TRANSITIONS,
     PROCESS_TRANSITIONS,

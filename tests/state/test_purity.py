@@ -20,6 +20,7 @@ PURE = [
     *(f"broker/{name}.py" for name in BROKER),
     "manager/tables.py",
     "manager/devices.py",
+    "manager/fleets.py",
     "manager/records.py",
     "manager/state.py",
     "worker/state.py",
