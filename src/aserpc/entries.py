@@ -6,6 +6,7 @@ import difflib
 import importlib.metadata
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -37,7 +38,8 @@ MANAGER_KEYS = (
     "max_restarts",
 )
 
-# Where a factory's package requires one of these, its version decides about the numbers too.
+# Where a factory's package requires one of these, or has it imported, perhaps through another
+# package, its version decides about the numbers too.
 _RUNTIMES = ("torch", "jax", "tensorflow")
 
 
@@ -128,8 +130,11 @@ class CalculatorEntry:
         raise RegistryError(msg)
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of the installed distributions that the numbers depend on."""
-        names = {"aserpc", "ase", "numpy"}
+        """Return the versions of the installed distributions that the numbers depend on.
+
+        Known best when the calculator has been made.
+        """
+        names = {"aserpc", "ase", "numpy", *sys.modules.keys() & set(_RUNTIMES)}
         top = re.split("[.:]", self.factory_path, maxsplit=1)[0]
         for distribution in _distributions().get(top, []):
             names.add(distribution)

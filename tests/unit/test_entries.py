@@ -98,6 +98,19 @@ def test_versions() -> None:
     assert set(CalculatorEntry("a", "nothing:f").versions()) == {"ase", "numpy", "aserpc"}
 
 
+def test_a_runtime_that_is_loaded_counts_though_another_package_requires_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder / "torch.py", "")
+    write(folder / "torch-9.1+cpu.dist-info/METADATA", "Name: torch\nVersion: 9.1+cpu\n")
+    write(folder / "lazy.py", "def make():\n    import torch\n    return print\n")
+    monkeypatch.syspath_prepend(str(folder))
+    entry = CalculatorEntry("a", "lazy:make")
+    assert "torch" not in entry.versions()
+    entry.load()()
+    assert entry.versions()["torch"] == "9.1+cpu"
+
+
 def test_load_factory(folder: Path) -> None:
     write(folder / "factories.py", "def make(): return 1")
     assert load_factory("factories.py:make")() == 1
