@@ -1,19 +1,14 @@
-"""Environments of their own for real programs, built once and kept between runs."""
+"""Tests with real third-party programs: none of them may be skipped in CI."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aserpc-tests"
+from support.environments import make_environment
 
 
 @pytest.fixture(scope="session")
@@ -22,21 +17,11 @@ def environment() -> Callable[..., Path]:
     return make_environment
 
 
-def make_environment(*packages: str) -> Path:
-    what = (sys.version, str(REPOSITORY), (REPOSITORY / "pyproject.toml").read_text(), packages)
-    folder = CACHE / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    done = folder / "complete"
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        install: list[str | Path] = [
-            folder / "bin" / "pip",
-            "install",
-            "--quiet",
-            "-e",
-            REPOSITORY,
-            *packages,
-        ]
-        subprocess.run(install, check=True)
-        done.touch()
-    return folder / "bin"
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a failure of a skip where all that is needed has to be there."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"in CI nothing is skipped: {report.longrepr}"
+    return report

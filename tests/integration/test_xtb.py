@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,11 @@ from ase.io import read
 from ase.optimize import BFGS
 
 from aserpc import CalculationError, RemoteCalculator, list_calculators
+from support.bits import bits
+from support.environments import ONE_THREAD, evaluate
 from support.waiting import wait_for
 
 DATA = Path(__file__).parents[1] / "data"
-#: Sums in several threads differ in their last bits from run to run.
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUIET = json.dumps({"verbosity": 0})
 
 
@@ -63,19 +61,8 @@ def broker(binaries: Path, socket_folder: Path) -> Iterator[str]:
 
 
 def local(binaries: Path, code: str) -> Any:
-    """Run code in the worker's environment; it prints JSON, floats in hexadecimal."""
-    done = subprocess.run(
-        [binaries / "python", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=ONE_THREAD,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def hexadecimal(array: Any) -> Any:
-    return [float(x).hex() for x in np.ravel(array)]
+    """Run code in the worker's environment."""
+    return evaluate([binaries / "python"], code)
 
 
 def g2(number: int) -> Atoms:
@@ -96,22 +83,20 @@ def test_numbers_are_those_of_a_local_call_bit_by_bit(
     expected = local(
         binaries,
         f"""
-        import json, numpy as np
+        import json
         from ase.io import read
+        from support.bits import bits
         from tblite.ase import TBLite
         atoms = read({str(DATA / "g2.extxyz")!r}, index={number})
         atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
         atoms.get_potential_energy()
-        print(json.dumps({{
-            name: [float(x).hex() for x in np.ravel(value)]
-            for name, value in atoms.calc.results.items()
-        }}))
+        print(json.dumps(bits(atoms.calc.results)))
         """,
     )
     atoms = g2(number)
     atoms.calc = RemoteCalculator("tblite", broker)
     atoms.get_potential_energy()
-    found = {name: hexadecimal(value) for name, value in atoms.calc.results.items()}
+    found = bits(atoms.calc.results)
     assert found == expected
     assert {"charges", "dipole", "bond-orders"} <= set(found)
 

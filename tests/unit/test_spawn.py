@@ -14,6 +14,7 @@ from aserpc.entries import ENTRY_KEYS, MANAGER_KEYS
 from aserpc.errors import RegistryError, SpawnError
 from aserpc.spawn import Rendered, SpawnConfig
 from aserpc.spawn.own import OwnRequirement, own_command
+from support import readme_of_0_1_3
 
 TREE = OwnRequirement("/source", is_tree=True)
 INDEX = OwnRequirement("aserpc==0.2.0")
@@ -33,32 +34,14 @@ def command(config: SpawnConfig, own: OwnRequirement = TREE) -> list[str]:
 # -------------------------------------------------------------------------- as in aserpc 0.1.3
 
 
-def readme_of_0_1_3() -> dict[str, SpawnConfig]:
-    return {
-        "mace_mp": SpawnConfig(
-            name="mace_mp",
-            command=[
-                "uvx", "--with", "mace-torch", "aserpc", "worker",
-                "mace.calculators:mace_mp", "--kwargs", '{"model": "medium"}',
-            ],
-            idle_timeout=120.0,
-        ),
-        "lj": SpawnConfig(
-            name="lj",
-            command=["aserpc", "worker", "ase.calculators.lj:LennardJones", "--name", "lj"],
-            idle_timeout=60.0,
-        ),
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("name", ["mace_mp", "lj"])
 def test_commands_of_its_readme_stay_verbatim(name: str) -> None:
-    config = readme_of_0_1_3()[name]
+    config = readme_of_0_1_3.get_spawn_configs()[name]
     assert config.render_command() == config.command
 
 
 def test_its_lj_starts_the_managers_own_aserpc() -> None:
-    rendered = render(readme_of_0_1_3()["lj"])
+    rendered = render(readme_of_0_1_3.get_spawn_configs()["lj"])
     worker = ["worker", "ase.calculators.lj:LennardJones", "--name", "lj"]
     assert rendered.command == [*own_command(), *worker]
     assert rendered.cwd is None
@@ -70,7 +53,7 @@ def test_its_lj_starts_the_managers_own_aserpc() -> None:
 
 
 def test_its_mace_gets_our_aserpc_and_keeps_its_json() -> None:
-    found = command(readme_of_0_1_3()["mace_mp"])
+    found = command(readme_of_0_1_3.get_spawn_configs()["mace_mp"])
     json = ["--kwargs", '{"model": "medium"}']
     assert found == ["uvx", "--with-editable", "/source", *UVX[1:], *json]
 

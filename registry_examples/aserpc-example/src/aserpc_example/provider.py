@@ -1,4 +1,4 @@
-"""What aserpc asks for: the entry point of `pyproject.toml`."""
+"""What a worker asks for: the entry point of the group `aserpc.calculators`."""
 
 from __future__ import annotations
 
