@@ -92,6 +92,19 @@ class Settings:
         ),
     )
 
+    @property
+    def local_frontend(self) -> str:
+        """Address for clients on this machine, whatever there is for others."""
+        return self._local("frontend", self.ipc_frontend)
+
+    @property
+    def local_backend(self) -> str:
+        """Address for workers on this machine, whatever there is for others."""
+        return self._local("backend", self.ipc_backend)
+
+    def _local(self, side: str, address: str) -> str:
+        return address if address.startswith("ipc://") else f"ipc://{self.ipc_dir}/{side}.ipc"
+
 
 @dataclass(frozen=True)
 class Option:

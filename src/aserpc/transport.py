@@ -49,8 +49,15 @@ def ipc_path(address: str) -> Path | None:
     return Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
 
 
-def check_address(address: str) -> str:
+def check_address(address: str, variable: str = "ASERPC_IPC_DIR") -> str:
     """Return `address` if a socket can use it.
+
+    Parameters
+    ----------
+    address
+        Of a socket.
+    variable
+        What says where the sockets are.
 
     Raises
     ------
@@ -63,7 +70,7 @@ def check_address(address: str) -> str:
         if size > MAX_IPC_PATH:
             msg = (
                 f"the path of the socket {path} has {size} bytes; unix sockets allow "
-                f"{MAX_IPC_PATH}. Set ASERPC_IPC_DIR to a folder with a shorter path"
+                f"{MAX_IPC_PATH}. Set {variable} to a folder with a shorter path"
             )
             raise AddressError(msg)
         if not str(path) or str(path) == ".":
@@ -247,14 +254,15 @@ def reserved(address: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def bind(sock: Socket, address: str) -> None:
-    """Bind a socket; raise `AddressError` where that can't be."""
+def bind(sock: Socket, address: str) -> str:
+    """Bind a socket and return its address; raise `AddressError` where that can't be."""
     try:
         sock.bind(address)
     except zmq.ZMQError as error:
         hint = "another broker serves it" if error.errno == zmq.EADDRINUSE else error.strerror
         msg = f"cannot bind {address}: {hint}"
         raise AddressError(msg) from None
+    return sock.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
 
 
 def make_private_folder(folder: Path) -> None:

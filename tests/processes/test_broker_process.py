@@ -100,6 +100,8 @@ def test_it_serves_over_tcp_where_it_is_told_so(cli: Cli) -> None:
     wait_for(lambda: list_calculators(frontend) == {"EMT": 1})
     calculator = RemoteCalculator("EMT", frontend)
     assert calculator.get_property("energy", Atoms("H")) is not None
+    cli.worker("Spring")
+    assert list_calculators(cli.frontend) == {"EMT": 1, "spring": 1}, "this machine is served too"
     done = cli.run("broker", "--frontend", frontend)
     assert done.code == 2
     assert len(done.errors.splitlines()) == 1

@@ -15,7 +15,9 @@ import msgpack
 import zmq
 
 from aserpc import transport
+from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
+from aserpc.broker.outbox import Outbox
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, ProtocolError
 from aserpc.header import pack_header, unpack_header
@@ -27,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 #: Messages taken from one socket before the other gets its turn.
 DRAIN = 200
-
-#: What clients that read slowly may leave with the broker, in bytes together.
-OUTBOX_SIZE = 1 << 30
 
 #: Messages that libzmq keeps for one client before they go to the outbox.
 CLIENT_HIGH_WATER_MARK = 1000
@@ -53,7 +52,8 @@ class Broker:
     Parameters
     ----------
     frontend, backend : str, optional
-        Addresses for clients and for workers; from the settings by default.
+        Addresses for clients and for workers; from the settings by default. A tcp address is
+        served besides the sockets in the settings' `ipc_dir`.
     worker_timeout : float, optional
         Seconds after which a silent worker is lost.
     request_queue_timeout : float, optional
@@ -82,13 +82,22 @@ class Broker:
                 "ipc_backend": backend,
                 "worker_timeout": worker_timeout,
                 "request_queue_timeout": request_queue_timeout,
-            }
+            },
+            labels={"ipc_frontend": "frontend", "ipc_backend": "backend"},
         )
+        #: Where clients and workers connect, from elsewhere if they can.
         self.frontend = transport.check_address(settings.ipc_frontend)
         self.backend = transport.check_address(settings.ipc_backend)
-        if self.frontend == self.backend:
-            msg = f"clients and workers need addresses of their own, not both {self.frontend}"
-            raise AddressError(msg)
+        #: The same on this machine.
+        self.local_frontend = transport.check_address(settings.local_frontend)
+        self.local_backend = transport.check_address(settings.local_backend)
+        for ours, theirs in (
+            (self.frontend, self.backend),
+            (self.local_frontend, self.local_backend),
+        ):
+            if ours == theirs:
+                msg = f"clients and workers need addresses of their own, not both {ours}"
+                raise AddressError(msg)
         self.worker_timeout = settings.worker_timeout
         self.request_queue_timeout = settings.request_queue_timeout
         self.allow_mixed = allow_mixed
@@ -117,25 +126,35 @@ class Broker:
             allow_mixed=self.allow_mixed,
         )
         with contextlib.ExitStack() as stack:
-            for address in (self.frontend, self.backend):
+            for address in (self.local_frontend, self.local_backend):
                 stack.enter_context(transport.reserved(address))
             context = transport.make_context()
             # The context closes the sockets: closed one by one, they would wait for ever for those
             # who do not read.
             stack.callback(context.destroy, linger=int(LINGER * 1000))
-            self._front = transport.router(context, self.worker_timeout, CLIENT_HIGH_WATER_MARK)
-            self._back = transport.router(context, self.worker_timeout, 0)
-            # Tells of every connection that is closed, also that of a worker that computes.
-            monitor = self._back.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            stack.callback(self._back.disable_monitor)
-            self._outbox = Outbox(self._front)
-            transport.bind(self._front, self.frontend)
-            transport.bind(self._back, self.backend)
+            self._front = Door(
+                context,
+                self.local_frontend,
+                _if_remote(self.frontend),
+                self.worker_timeout,
+                CLIENT_HIGH_WATER_MARK,
+            )
+            self._back = Door(
+                context, self.local_backend, _if_remote(self.backend), self.worker_timeout, 0
+            )
+            # They tell of every connection that is closed, also that of a worker that computes.
+            monitors = []
+            for sock in self._back.sockets:
+                monitors.append(sock.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+                stack.callback(sock.disable_monitor)
+            self._outbox = Outbox(self._front.send)
+            self.frontend = self._front.open()
+            self.backend = self._back.open()
             stack.enter_context(self._owned())
             self.serving.set()
             logger.info("serving clients at %s, workers at %s", self.frontend, self.backend)
             try:
-                self._loop(monitor)
+                self._loop(monitors)
             finally:
                 self.serving.clear()
                 self._finish()
@@ -144,43 +163,44 @@ class Broker:
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
         """Leave beside the sockets who serves them, and find what the last broker left."""
-        folders = {
-            path.parent
-            for path in (transport.ipc_path(self.frontend), transport.ipc_path(self.backend))
-            if path is not None
-        }
-        backend = transport.ipc_path(self.backend)
-        self._roster_path = backend.with_name(ROSTER_FILE) if backend is not None else None
+        frontend, backend = map(transport.ipc_path, (self.local_frontend, self.local_backend))
+        assert frontend is not None
+        assert backend is not None
+        folders = {frontend.parent, backend.parent}
+        self._roster_path: Path | None = backend.with_name(ROSTER_FILE)
         self._roster_due: float | None = None
         self._roster_saved_at = float("-inf")
         for folder in folders:
             transport.write_owner(folder)
-        if self._roster_path is not None:
-            self._state.expect(_read_roster(self._roster_path), time.monotonic())
+        self._state.expect(_read_roster(self._roster_path), time.monotonic())
         try:
             yield
         finally:
             for folder in folders:
                 (folder / transport.OWNER_FILE).unlink(missing_ok=True)
 
-    def _loop(self, monitor: transport.Socket) -> None:
+    def _loop(self, monitors: list[transport.Socket]) -> None:
         state, clock = self._state, time.monotonic
+        front, back = self._front, self._back
         poller = zmq.Poller()
-        for readable in (self._front, self._back, monitor, self.waker.fileno()):
+        for readable in (*front.sockets, *back.sockets, *monitors, self.waker.fileno()):
             poller.register(readable, zmq.POLLIN)
         while not self._stop:
             ready = dict(poller.poll(self._wait(clock())))
             now = clock()
             # Workers first: an answer frees the worker for the next request.
-            if self._back in ready:
-                self._drain(self._back, FROM_WORKER, state.from_worker, now)
-            if self._front in ready:
-                self._drain(self._front, FROM_CLIENT, state.from_client, now)
-            if monitor in ready:
-                with contextlib.suppress(zmq.Again):
-                    while True:
-                        monitor.recv_multipart(zmq.NOBLOCK)
-                state.connection_closed(now)
+            for sock in back.sockets:
+                if sock in ready:
+                    self._drain(back, sock, FROM_WORKER, state.from_worker, now)
+            for sock in front.sockets:
+                if sock in ready:
+                    self._drain(front, sock, FROM_CLIENT, state.from_client, now)
+            for monitor in monitors:
+                if monitor in ready:
+                    with contextlib.suppress(zmq.Again):
+                        while True:
+                            monitor.recv_multipart(zmq.NOBLOCK)
+                    state.connection_closed(now)
             if self.waker.fileno() in ready:
                 self.waker.clear()
             self._perform(state.tick(now), now)
@@ -196,6 +216,7 @@ class Broker:
 
     def _drain(
         self,
+        door: Door,
         sock: transport.Socket,
         expected: tuple[type[Message], ...],
         take: Callable[[bytes, Message, list[Buffer], float], list[Effect]],
@@ -203,20 +224,20 @@ class Broker:
     ) -> None:
         for _ in range(DRAIN):
             try:
-                frames = transport.receive(sock)
+                peer, frames = door.receive(sock)
             except zmq.Again:
                 return
-            peer = bytes(frames[0])
+            is_worker = door is self._back
             try:
-                if len(frames) < 2:
+                if not frames:
                     msg = "a message without a header"
                     raise ProtocolError(msg)
-                message = unpack_header(frames[1], expected)
+                message = unpack_header(frames[0], expected)
             except ProtocolError as error:
-                self._complain(peer, str(error), is_worker=sock is self._back)
-                effects = self._state.rejected(peer, str(error), is_worker=sock is self._back)
+                self._complain(peer, str(error), is_worker=is_worker)
+                effects = self._state.rejected(peer, str(error), is_worker=is_worker)
             else:
-                effects = take(peer, message, frames[2:], now)
+                effects = take(peer, message, frames[1:], now)
             self._perform(effects, now)
 
     def _complain(self, peer: bytes, what: str, *, is_worker: bool) -> None:
@@ -232,12 +253,12 @@ class Broker:
         todo = deque(effects)
         while todo:
             effect = todo.popleft()
-            frames = [effect.peer, pack_header(effect.message), *effect.payload]
+            frames = [pack_header(effect.message), *effect.payload]
             if isinstance(effect, ToClient):
-                self._outbox.send(frames)
+                self._outbox.send(effect.peer, frames)
                 continue
             try:
-                transport.send(self._back, frames)
+                self._back.send(effect.peer, frames)
             except zmq.ZMQError as error:
                 logger.debug("a worker can't be reached: %s", error)
                 todo += self._state.unreachable(effect.peer, effect.message, now)
@@ -267,46 +288,8 @@ class Broker:
         logger.info("stopped")
 
 
-class Outbox:
-    """What clients that read slowly have not taken yet, in order and bounded."""
-
-    def __init__(self, sock: transport.Socket) -> None:
-        self._sock = sock
-        #: Messages by client.
-        self.waiting: dict[bytes, deque[list[Buffer]]] = {}
-        self.size = 0
-
-    def send(self, frames: list[Buffer]) -> None:
-        """Send a client's message, now or when it has room."""
-        peer = bytes(frames[0])
-        if peer not in self.waiting and self._try(frames):
-            return
-        size = sum(map(len, frames))
-        if self.size + size > OUTBOX_SIZE:
-            # The client will ask for its request, hear that it is unknown, and send it again.
-            logger.warning("dropped an answer to a client that does not read its answers")
-            return
-        self.waiting.setdefault(peer, deque()).append(frames)
-        self.size += size
-
-    def flush(self) -> None:
-        """Send what there is room for."""
-        for peer in list(self.waiting):
-            queue = self.waiting[peer]
-            while queue and self._try(queue[0]):
-                self.size -= sum(map(len, queue.popleft()))
-            if not queue:
-                del self.waiting[peer]
-
-    def _try(self, frames: list[Buffer]) -> bool:
-        """Send; True if it is done with, also because the client is gone."""
-        try:
-            transport.send(self._sock, frames)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            logger.debug("a client can't be reached: %s", error)
-        return True
+def _if_remote(address: str) -> str | None:
+    return address if transport.ipc_path(address) is None else None
 
 
 def _read_roster(path: Path) -> list[tuple[bytes, str]]:
