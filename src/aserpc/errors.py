@@ -16,8 +16,10 @@
     │   ├── BrokerStoppedError (ConnectionError)          the broker said that it stops
     │   ├── NoWorkersError                    nobody serves that name
     │   ├── QueueTimeoutError (TimeoutError)  no worker came in `request_queue_timeout`
-    │   ├── WorkerLostError (ConnectionError) the worker died while it computed the request
+    │   ├── WorkerLostError (ConnectionError) the workers that had the request were lost
     │   └── WorkerFailedError                 the worker could not make its calculator
+    ├── PoisonError                           the workers that computed the request died of it
+    ├── CalculationTimeoutError (TimeoutError)  a calculation over its `calculation_timeout`
     ├── DeadlineError (TimeoutError)          the call's own `deadline` has passed
     ├── CancelledRequestError                 the request was cancelled
     └── CalculationError                      the calculator raised; also of the raised type
@@ -33,12 +35,14 @@ __all__ = [
     "BrokerStoppedError",
     "BrokerUnreachableError",
     "CalculationError",
+    "CalculationTimeoutError",
     "CancelledRequestError",
     "DeadlineError",
     "LeftOutWarning",
     "MessageTooLargeError",
     "NoWorkersError",
     "PayloadError",
+    "PoisonError",
     "ProtocolError",
     "QueueTimeoutError",
     "RegistryError",
@@ -107,11 +111,22 @@ class QueueTimeoutError(ServiceError, TimeoutError):
 
 
 class WorkerLostError(ServiceError, ConnectionError):
-    """The workers that computed the request died."""
+    """The workers that had the request were lost, one after the other."""
 
 
 class WorkerFailedError(ServiceError):
     """A worker could not make its calculator."""
+
+
+class PoisonError(AserpcError):
+    """The workers that computed the request died of it; the message tells how they ended."""
+
+
+class CalculationTimeoutError(AserpcError, TimeoutError):
+    """The calculation took longer than `calculation_timeout` and was ended with its worker.
+
+    The message has the stack where it hung.
+    """
 
 
 class DeadlineError(AserpcError, TimeoutError):

@@ -35,6 +35,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "int": (int,),
     "int | None": (int, type(None)),
+    "bool": (bool,),
     "float": (float, int),
     "float | None": (float, int, type(None)),
     "dict[str, Any]": (dict,),
@@ -108,7 +109,7 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
         msg = f"{kind} has {len(fields)} fields, not {len(values)}"
         raise ProtocolError(msg)
     for (name, types), value in zip(fields, values, strict=True):
-        if not isinstance(value, types) or (value is True or value is False):
+        if not isinstance(value, types) or (type(value) is bool and bool not in types):
             msg = f"{kind}: {name} is of type {type(value).__name__}"
             raise ProtocolError(msg)
         if value and isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aserpc.broker.deaths import verdict
 from aserpc.broker.records import SERVING, TAKING, Calculator, Worker
 from aserpc.broker.state import BrokerState
 from aserpc.broker.tables import JobState, WorkerState
@@ -15,6 +16,10 @@ def check_consistency(state: BrokerState) -> None:
         if job.state is JobState.QUEUED:
             assert job.worker is None
             assert job in job.calculator.waiting()
+        elif job.state is JobState.CONDEMNED:
+            assert job.worker is None
+            assert verdict(job) is not None
+            assert job.timer is not None
         else:
             assert job.state in (JobState.ASSIGNED, JobState.RUNNING)
             assert job.worker is not None
@@ -32,6 +37,8 @@ def check_consistency(state: BrokerState) -> None:
         _check_waiting(calculator)
         assert all(state.jobs[job.key] is job for job in calculator.waiting())
     deadlines = sum(job.deadline is not None for job in state.jobs.values())
+    condemned = sum(job.state is JobState.CONDEMNED for job in state.jobs.values())
+    deadlines += condemned + len(state.deaths)
     others = len(state.workers) + 2 * len(state.calculators) + len(state.managers) + 1
     assert len(state._timers) <= deadlines + others, "timers leak"
     _check_managers(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aserpc.broker.workers import MAX_ATTEMPTS
+from aserpc.broker.deaths import MAX_ATTEMPTS
 from aserpc.messages import (
     Answer,
     Probe,
@@ -48,7 +48,7 @@ def test_after_too_many_deaths_the_client_is_told(house: House) -> None:
     (answer,) = house.take(b"client", Answer)
     assert answer.key == key
     assert answer.error is not None
-    assert answer.error["kind"] == "worker_lost"
+    assert answer.error["kind"] == "poison"
     assert "2 workers died" in answer.error["message"]
     assert house.given(b"w") == []
 

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from aserpc.broker.deaths import MAX_ATTEMPTS
 from aserpc.broker.tables import JobState
-from aserpc.broker.workers import MAX_ATTEMPTS
 from aserpc.messages import (
     Answer,
     Cancel,

@@ -13,6 +13,8 @@ EXPECTED: dict[str, tuple[type[Exception], ...]] = {
     "no_workers": (errors.NoWorkersError, errors.ServiceError),
     "queue_timeout": (errors.QueueTimeoutError, TimeoutError, errors.ServiceError),
     "worker_lost": (errors.WorkerLostError, ConnectionError, errors.ServiceError),
+    "poison": (errors.PoisonError,),
+    "calculation_timeout": (errors.CalculationTimeoutError, TimeoutError),
     "worker_failed": (errors.WorkerFailedError, errors.ServiceError),
     "deadline": (errors.DeadlineError, TimeoutError),
     "broker_stopped": (errors.BrokerStoppedError, ConnectionError, errors.ServiceError),
@@ -30,7 +32,18 @@ def test_each_failure_has_its_exception(kind: str) -> None:
     assert "because" in str(error)
 
 
-@pytest.mark.parametrize("kind", ["deadline", "cancelled", "too_large", "protocol", "calculation"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "deadline",
+        "cancelled",
+        "too_large",
+        "protocol",
+        "calculation",
+        "poison",
+        "calculation_timeout",
+    ],
+)
 def test_what_another_attempt_would_not_change_is_no_failure_of_the_service(kind: str) -> None:
     assert not isinstance(to_exception(failure(kind, "x"), "lj"), errors.ServiceError)
 

@@ -57,6 +57,7 @@ from aserpc.messages import (
     Stopping,
     Unknown,
     Welcome,
+    WorkerEnded,
     unpack_about,
 )
 from aserpc.nesting import MAX_DEPTH
@@ -93,6 +94,7 @@ MESSAGES: list[Message] = [
     Status(6, {"workers": {"lj": {"total": 1}}, "processes": [{"pid": 1}]}),
     Hello("lj", {"pid": 1, "host": "h", "spawn_id": None}),
     Ready("lj", {}, about(), 3, [[S, 1]]),
+    Ready("lj", {}, about(), 3, [[S, 1]], 60.0),
     Failed("lj", {"kind": "worker_failed", "message": "x"}),
     Heartbeat(),
     Leave(),
@@ -111,6 +113,8 @@ MESSAGES: list[Message] = [
     Spawning("lj", ["a1"], "starting, 3 s", ""),
     Gpus([["0", 0.5, [["a1", "lj"]]], ["1", 1.0, []]]),
     SpawnFailed("lj", "it ended with exit code 1"),
+    WorkerEnded("lj", "a1", "it was killed by signal SIGSEGV"),
+    WorkerEnded("lj", "a1", "it was killed by signal SIGTERM", "last words", told=True),
     Reload(7),
     Reject("version"),
 ]

@@ -13,7 +13,8 @@ import aserpc
 ROOT = Path(aserpc.__file__).parent
 
 BROKER = (
-    "tables", "records", "requests", "workers", "managers", "state", "effects", "snapshot",
+    "tables", "records", "requests", "deaths", "workers", "managers", "state", "effects",
+    "snapshot",
 )  # fmt: skip
 MESSAGES = ("__init__", "base", "client", "manager", "requests", "sides", "worker")
 PURE = [

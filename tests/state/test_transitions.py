@@ -13,8 +13,9 @@ from aserpc.broker.tables import (
     WorkerState,
     is_allowed,
 )
+from aserpc.messages import Hello, Offer, Ready, Spawning, WorkerEnded
 
-from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, ready, session
+from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, about, ready, session
 
 J, W = JobState, WorkerState
 FIRST, SECOND = (session("s"), 0), (session("s"), 1)
@@ -99,6 +100,27 @@ def is_ready(house: House) -> None:
     house.worker(b"w", ready())
 
 
+def condemned(house: House) -> None:
+    house.worker(b"manager", Offer([["lj", 0]], {}))
+    house.worker(b"manager", Spawning("lj", ["v", "w"], ""))
+    for peer in (b"v", b"w"):
+        identity = {"spawn_id": peer.decode()}
+        house.worker(peer, Hello("lj", identity))
+        house.worker(peer, Ready("lj", identity, about()))
+    house.ask(0)
+    for _ in range(2):
+        worker = house.job(FIRST).worker
+        assert worker is not None
+        house.vanish(worker.peer)
+
+
+def told(house: House) -> None:
+    (spawn_id,) = [
+        s for s, death in house.state.deaths.items() if death is house.job(FIRST).deaths[-1]
+    ]
+    house.worker(b"manager", WorkerEnded("lj", spawn_id, "it was killed", told=True))
+
+
 JOBS = {
     (J.QUEUED, J.ASSIGNED): two,
     (J.QUEUED, J.RUNNING): one,
@@ -107,6 +129,10 @@ JOBS = {
     (J.RUNNING, J.QUEUED): then(one, vanish),
     (J.RUNNING, J.DONE): then(one, answer),
     (J.ASSIGNED, J.DONE): then(two, lambda house: house.answer(b"w", SECOND)),
+    (J.RUNNING, J.CONDEMNED): condemned,
+    (J.CONDEMNED, J.FAILED): then(condemned, wait),
+    (J.CONDEMNED, J.QUEUED): then(condemned, told),
+    (J.CONDEMNED, J.CANCELLED): then(condemned, cancel),
     (J.RUNNING, J.FAILED): then(one, vanish, lambda house: house.serve(b"v"), stop),
     (J.ASSIGNED, J.FAILED): then(two, cancel, stop),
     (J.QUEUED, J.FAILED): then(load, ask, fail),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from aserpc.broker.records import Calculator, Manager, Worker
-from aserpc.broker.tables import JobState
+from aserpc.broker.tables import JobState, WorkerState
 from aserpc.broker.workers import Workers
 from aserpc.messages import (
     Accept,
@@ -16,6 +16,7 @@ from aserpc.messages import (
     SpawnFailed,
     Spawning,
     Unknown,
+    WorkerEnded,
 )
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,15 @@ class Managers(Workers):
         calculator = self.calculators.get(failed.calculator)
         if calculator is not None and calculator.manager == manager.peer:
             self._give_up(calculator, failed.reason)
+
+    def _process_ended(self, manager: Manager, ended: WorkerEnded, now: float) -> None:
+        calculator = self.calculators.get(ended.calculator)
+        if calculator is None or calculator.manager != manager.peer:
+            return
+        worker = next((w for w in self.workers.values() if w.spawn_id == ended.spawn_id), None)
+        if worker is not None:  # its manager has seen it first
+            self._end(worker, WorkerState.LOST, now, ended.how)
+        self._worker_ended(ended, now)
 
     def _is_kept(self, worker: Worker) -> bool:
         """Whether a worker that asks to leave is one of the minimum of its calculator."""

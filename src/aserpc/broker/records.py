@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import Buffer, Request, RequestKey
 from aserpc.timers import Timer
+
+if TYPE_CHECKING:
+    from aserpc.broker.deaths import Death
 
 #: States of a worker that has a calculator to come, of one that takes requests, and both.
 STARTING = frozenset({WorkerState.LOADING, WorkerState.RETURNING})
@@ -33,8 +36,10 @@ class Job:
     queued_at: float
     state: JobState = JobState.QUEUED
     worker: Worker | None = None
-    #: How many workers have died while they computed it.
-    attempts: int = 0
+    #: When a worker began to compute it.
+    started_at: float = 0.0
+    #: The workers that were lost while they computed it.
+    deaths: list[Death] = field(default_factory=list)
     #: When the client stops waiting; None: it waits.
     deadline: float | None = None
     #: What falls due at the deadline.
@@ -44,6 +49,11 @@ class Job:
     def key(self) -> RequestKey:
         """Identity of the request."""
         return self.request.session, self.request.id
+
+    @property
+    def attempts(self) -> int:
+        """How many workers were seen to die while they computed it."""
+        return sum(death.seen for death in self.deaths)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +69,7 @@ class Worker:
     identity: dict[str, Any] = field(default_factory=dict)
     about: bytes = b""
     capacity: int = 1
+    calculation_timeout: float | None = None
     #: Its requests, in the order in which they were sent to it.
     jobs: OrderedDict[RequestKey, Job] = field(default_factory=OrderedDict)
     #: Requests that it answered.

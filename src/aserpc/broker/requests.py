@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import TYPE_CHECKING
 
 from aserpc.broker.effects import Effect, ToClient, ToWorker
 from aserpc.broker.records import Calculator, Job, Manager, Worker
@@ -21,6 +22,9 @@ from aserpc.messages import (
     failure,
 )
 from aserpc.timers import Timers
+
+if TYPE_CHECKING:
+    from aserpc.broker.deaths import Death
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,8 @@ class Requests:
         self.managers: dict[bytes, Manager] = {}
         #: Names of the calculators that processes were started for, by spawn id.
         self.spawned: dict[str, str] = {}
+        #: Workers that died in mid-calculation, and whose managers may tell how, by spawn id.
+        self.deaths: dict[str, Death] = {}
         #: Whether the set of workers has changed; whoever saves the roster clears it.
         self.roster_changed = False
         self.stopping = False
@@ -127,7 +133,7 @@ class Requests:
             if job.deadline is not None:
                 request = dataclasses.replace(request, deadline=max(0.0, job.deadline - now))
             self._move_job(job, JobState.ASSIGNED if worker.jobs else JobState.RUNNING)
-            job.worker = worker
+            job.worker, job.started_at = worker, now
             worker.jobs[job.key] = job
             calculator.served(request.session, worker)
             self._move_worker(worker, WorkerState.BUSY)
@@ -146,7 +152,7 @@ class Requests:
             calculator = worker.calculator
             weight = RECENT if calculator.seconds else 1.0
             calculator.seconds += weight * (answer.seconds - calculator.seconds)
-            self._release(job)
+            self._release(job, now)
             if wanted:
                 self._move_job(job, JobState.DONE)
                 self._drop(job)
@@ -174,8 +180,8 @@ class Requests:
                 pong.known.append([session, number, job.state.value, progress(job, now)])
         self._to_client(peer, pong)
 
-    def _release(self, job: Job) -> None:
-        """Take a job from its worker."""
+    def _release(self, job: Job, now: float) -> None:
+        """Take a job from its worker, which goes on with the next one."""
         worker = job.worker
         assert worker is not None
         del worker.jobs[job.key]
@@ -183,14 +189,16 @@ class Requests:
         following = next(iter(worker.jobs.values()), None)
         if following is not None and following.state is JobState.ASSIGNED:
             self._move_job(following, JobState.RUNNING)
+            following.started_at = now
         if not worker.jobs and worker.state is WorkerState.BUSY:
             self._move_worker(worker, WorkerState.IDLE)
         else:
             worker.calculator.file(worker)
 
     def _requeue(self, job: Job, now: float) -> None:
-        """Send a job from its worker back to the head of its queue."""
-        self._release(job)
+        """Send a job back to the head of its queue."""
+        if job.worker is not None:
+            self._release(job, now)
         if job.state is not JobState.CANCELLED:
             self._move_job(job, JobState.QUEUED)
             job.queued_at = now
@@ -215,8 +223,8 @@ class Requests:
     def _forget(self, job: Job, state: JobState) -> None:
         """Take a job out of wherever it is."""
         if job.worker is not None:
-            self._release(job)
-        else:
+            self._release(job, job.started_at)
+        elif job.state is JobState.QUEUED:
             job.calculator.remove(job)
         self._move_job(job, state)
         self._drop(job)

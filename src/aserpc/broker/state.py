@@ -42,6 +42,7 @@ from aserpc.messages import (
     Stopping,
     Unknown,
     Welcome,
+    WorkerEnded,
 )
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,8 @@ class BrokerState(Managers):
             self._spawn_failed(manager, message)
         elif isinstance(message, Gpus):
             manager.gpus = message.gpus
+        elif isinstance(message, WorkerEnded):
+            self._process_ended(manager, message, now)
         elif isinstance(message, Heartbeat):
             self._to_worker(manager.peer, Welcome())
         elif isinstance(message, Goodbye):

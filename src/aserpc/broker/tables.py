@@ -14,6 +14,8 @@ class JobState(Enum):
     ASSIGNED = "assigned"
     #: Being computed; this is what counts as an attempt.
     RUNNING = "running"
+    #: Too many workers died of it; their managers may tell how, and then it fails.
+    CONDEMNED = "condemned"
     #: Answered by a worker.
     DONE = "done"
     #: Answered with an error of the service.
@@ -54,7 +56,11 @@ JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
     (J.RUNNING, J.QUEUED): "its worker is lost for the first time, or hands it back",
     (J.RUNNING, J.DONE): "its worker answers",
     (J.ASSIGNED, J.DONE): "its worker answers out of order",
+    (J.RUNNING, J.CONDEMNED): "too many workers died of it, and a manager may know how",
     (J.RUNNING, J.FAILED): "too many workers died of it, or the broker stops",
+    (J.CONDEMNED, J.FAILED): "the managers have told, or have had the time",
+    (J.CONDEMNED, J.QUEUED): "the last worker was told to end: that was no death",
+    (J.CONDEMNED, J.CANCELLED): "its client cancels",
     (J.ASSIGNED, J.FAILED): "the broker stops",
     (J.QUEUED, J.FAILED): "no worker can come, or the broker stops",
     (J.QUEUED, J.EXPIRED): "its deadline or the queue timeout passes",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from aserpc.broker.deaths import Deaths
 from aserpc.broker.records import STARTING, Calculator, Worker
-from aserpc.broker.requests import Requests
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import (
     Dismiss,
@@ -23,15 +23,12 @@ from aserpc.messages import (
 
 logger = logging.getLogger(__name__)
 
-#: A request whose worker died this many times is answered with an error.
-MAX_ATTEMPTS = 2
-
 #: For how long connections are tried, and how often, after one was closed, s: libzmq tells of the
 #: closing a little before sends fail.
 SWEEP_TIME, SWEEP_INTERVAL = 0.6, 0.2
 
 
-class Workers(Requests):
+class Workers(Deaths):
     """The broker's workers, with their requests."""
 
     def _register(self, peer: bytes, name: str, state: WorkerState, now: float) -> Worker:
@@ -80,6 +77,7 @@ class Workers(Requests):
             self._to_worker(peer, Refuse(difference))
             return
         worker.about, worker.capacity = ready.about, ready.capacity
+        worker.calculation_timeout = ready.calculation_timeout
         worker.free_since = now
         # A worker that registers again tells what it has; the rest was lost on the way to it.
         has = {tuple(key) for key in ready.running}
@@ -119,12 +117,10 @@ class Workers(Requests):
         self.roster_changed = True
         for job in reversed(list(worker.jobs.values())):
             if lost and job.state is JobState.RUNNING:
-                job.attempts += 1
-            if job.attempts < MAX_ATTEMPTS or job.state is JobState.CANCELLED:
-                self._requeue(job, now)
+                self._died(job, worker, why, now, seen=True)
+                self._decide(job, now)
             else:
-                reason = f"{job.attempts} workers died while they computed it; the last: {why}"
-                self._fail(job, JobState.FAILED, "worker_lost", reason)
+                self._requeue(job, now)
         calculator.members -= 1
         if never_came and not calculator.is_served():
             # All that those who wait had was a worker of the broker before.

@@ -7,10 +7,12 @@ from typing import Any
 from aserpc.errors import (
     AserpcError,
     BrokerStoppedError,
+    CalculationTimeoutError,
     CancelledRequestError,
     DeadlineError,
     MessageTooLargeError,
     NoWorkersError,
+    PoisonError,
     ProtocolError,
     QueueTimeoutError,
     ServiceError,
@@ -24,6 +26,8 @@ _ERRORS: dict[str, type[AserpcError]] = {
     "no_workers": NoWorkersError,
     "queue_timeout": QueueTimeoutError,
     "worker_lost": WorkerLostError,
+    "poison": PoisonError,
+    "calculation_timeout": CalculationTimeoutError,
     "worker_failed": WorkerFailedError,
     "deadline": DeadlineError,
     "broker_stopped": BrokerStoppedError,
@@ -32,6 +36,19 @@ _ERRORS: dict[str, type[AserpcError]] = {
     "protocol": ProtocolError,
 }
 assert {*_ERRORS, "calculation"} == {*FAILURES}
+
+
+#: The pause before the first further attempt, and the longest before any, s.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+
+def retry_pause(attempt: int) -> float:
+    """Return how long to wait after an attempt, counted from 0, that failed, s.
+
+    Each is twice as long as the one before: what is restarted needs its time, and many clients
+    that lost the same broker or worker would keep it from coming back.
+    """
+    return min(FIRST_PAUSE * 2.0 ** min(attempt, 100), LONGEST_PAUSE)
 
 
 def to_exception(error: dict[str, Any], calculator: str) -> AserpcError:

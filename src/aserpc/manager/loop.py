@@ -43,8 +43,8 @@ MAX_LOG_SIZE = 50_000_000
 #: How many working folders of workers that failed are kept.
 KEPT_FOLDERS = 5
 
-#: Lines of a worker's output that tell why it failed.
-LAST_LINES = 20
+#: Lines, and characters, of a worker's output that tell how it ended: a stack is the most of it.
+EVIDENCE_LINES, EVIDENCE_SIZE = 60, 20_000
 
 
 class Manager:
@@ -79,7 +79,10 @@ class Manager:
         load: Callable[[], Mapping[str, SpawnConfig]] | None = None,
         spawner: Spawner | None = None,
     ) -> None:
-        settings = load_settings({"ipc_backend": broker, "heartbeat_interval": heartbeat_interval})
+        settings = load_settings(
+            {"ipc_backend": broker, "heartbeat_interval": heartbeat_interval},
+            labels={"ipc_backend": "broker"},
+        )
         self.configs = dict(configs)
         self.broker = transport.check_address(settings.ipc_backend)
         self.heartbeat_interval = settings.heartbeat_interval
@@ -181,9 +184,9 @@ class Manager:
                 handle = self._handles.pop(spawn_id)
                 self._clean(spawn_id, failed=status.failed)
                 self._save()
-                lines = self._spawner.logs(handle, LAST_LINES)
-                told = f"Its last lines:\n{lines}" if lines else "It printed nothing."
-                self._perform(self._state.exited(spawn_id, f"its process {status.why}", told, now))
+                output = self._spawner.logs(handle, EVIDENCE_LINES)[-EVIDENCE_SIZE:]
+                how = f"its process {status.why}"
+                self._perform(self._state.exited(spawn_id, how, output, now))
 
     def _tell(self) -> None:
         """Tell those who wait how starts get on; keep logs bounded."""

@@ -22,10 +22,14 @@ from aserpc.messages import (
     Offer,
     Probe,
     Unknown,
+    WorkerEnded,
 )
 from aserpc.spawn import SpawnConfig
 
 logger = logging.getLogger(__name__)
+
+#: Lines of a worker's output that tell why it could not be started.
+LAST_LINES = 20
 
 
 class ManagerState(Fleets):
@@ -74,14 +78,14 @@ class ManagerState(Fleets):
             self._move(process, ProcessState.STARTING, now)
         return self._take()
 
-    def exited(self, spawn_id: str, how: str, last_lines: str, now: float) -> list[Effect]:
+    def exited(self, spawn_id: str, how: str, output: str, now: float) -> list[Effect]:
         """Take it that a process has ended, or could not be started.
 
         Parameters
         ----------
         how
             Its end, in words.
-        last_lines
+        output
             The end of its output.
         """
         for name, fleet in self.fleets.items():
@@ -91,8 +95,10 @@ class ManagerState(Fleets):
             self.devices.give_back(spawn_id)
             before = process.state
             self._move(process, ProcessState.EXITED, now)
+            told = before is ProcessState.STOPPING
+            self._effects.append(Send(WorkerEnded(name, spawn_id, how, output, told)))
             if before in (ProcessState.PENDING, ProcessState.STARTING):
-                self._failed(name, fleet, f"{how}. {last_lines}".strip(), now)
+                self._failed(name, fleet, f"{how}. {_words(output)}", now)
             else:
                 logger.info("a worker of %r: %s", name, how)
             fleet.workers.pop(spawn_id, None)
@@ -107,8 +113,8 @@ class ManagerState(Fleets):
         for name, fleet in self.fleets.items():
             fleet.retired = name not in configs
             if fleet.retired:
-                for process in fleet.live():
-                    self._stop(process, now)
+                for process in fleet.processes.values():
+                    self._end(process, now)
         self._forget_retired()
         for name, config in configs.items():
             fleet = self.fleets.setdefault(name, Fleet(config))
@@ -125,8 +131,8 @@ class ManagerState(Fleets):
         """End all workers, then the manager."""
         self.finishing = True
         for fleet in self.fleets.values():
-            for process in fleet.live():
-                self._stop(process, now)
+            for process in fleet.processes.values():
+                self._end(process, now)
         return self._take()
 
     @property
@@ -182,3 +188,8 @@ class ManagerState(Fleets):
         for name, fleet in offered:
             fleet.told = ()
             self._report(name, fleet)
+
+
+def _words(output: str) -> str:
+    lines = output.splitlines()[-LAST_LINES:]
+    return "Its last lines:\n" + "\n".join(lines) if lines else "It printed nothing."

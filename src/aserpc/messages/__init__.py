@@ -37,6 +37,7 @@ from aserpc.messages.manager import (
     Offer,
     SpawnFailed,
     Spawning,
+    WorkerEnded,
 )
 from aserpc.messages.requests import (
     FAILURES,
@@ -112,6 +113,7 @@ __all__ = [
     "Stopping",
     "Unknown",
     "Welcome",
+    "WorkerEnded",
     "failure",
     "unpack_about",
 ]

@@ -131,6 +131,25 @@ def _is_pair_of_texts(value: object) -> bool:
 
 
 @dataclass(slots=True)
+class WorkerEnded(Message):
+    """A manager has seen the end of a worker's process."""
+
+    KIND = "WORKER_ENDED"
+    calculator: str
+    spawn_id: str
+    #: Its end in words, as ``was killed by signal SIGSEGV``.
+    how: str
+    #: The last lines that it printed.
+    output: str = ""
+    #: Whether the manager had told it to end: then nothing that it computed is to blame.
+    told: bool = False
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        check_name(self.calculator)
+
+
+@dataclass(slots=True)
 class SpawnFailed(Message):
     """A manager tells those who wait that a start failed, and why."""
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from aserpc.messages.base import Message, Reject
 from aserpc.messages.client import Ping, Pong, Reload, ShutdownRequest, Status, StatusRequest
-from aserpc.messages.manager import Accept, Demand, Gpus, Offer, SpawnFailed, Spawning
+from aserpc.messages.manager import (
+    Accept,
+    Demand,
+    Gpus,
+    Offer,
+    SpawnFailed,
+    Spawning,
+    WorkerEnded,
+)
 from aserpc.messages.requests import Answer, Cancel, Request
 from aserpc.messages.worker import (
     Dismiss,
@@ -30,7 +38,7 @@ TO_CLIENT: tuple[type[Message], ...] = (Answer, Pong, Status, Reject)
 #: Workers and managers come in by the same socket.
 FROM_WORKER: tuple[type[Message], ...] = (
     Hello, Ready, Failed, Answer, Heartbeat, Leave, Goodbye, Offer, Spawning, SpawnFailed,
-    Gpus,
+    Gpus, WorkerEnded,
 )  # fmt: skip
 TO_MANAGER: tuple[type[Message], ...] = (
     Accept, Demand, Probe, Unknown, Welcome, Dismiss, Stopping, Reload, Reject,

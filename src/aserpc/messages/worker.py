@@ -37,6 +37,8 @@ class Ready(Message):
     capacity: int = 1
     #: Requests that it has, when it registers again; those that it lacks were lost on the way.
     running: list[Any] = field(default_factory=list)
+    #: Time after which it ends a calculation together with itself, s; None: never.
+    calculation_timeout: float | None = None
 
     def check(self) -> None:
         """See `Message.check`."""

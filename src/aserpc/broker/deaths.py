@@ -1,0 +1,128 @@
+"""The broker's rules for requests whose workers died: who is to blame, and with what evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aserpc.broker.records import Calculator, Job, Worker
+from aserpc.broker.requests import Requests
+from aserpc.broker.tables import JobState
+from aserpc.messages import WorkerEnded
+from aserpc.timers import Timer
+
+#: A request that this many workers were seen to die of is refused.
+MAX_ATTEMPTS = 2
+
+#: The same for workers that were lost, seen to die or not: a request can't wander for ever.
+MAX_LOSSES = 5
+
+#: How long the last words of a worker may take to come from its manager, s.
+EVIDENCE_TIME = 1.0
+
+#: For how long a death is remembered, s: the network may have hidden it from the manager's host.
+EVIDENCE_AGE = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Death:
+    """The loss of a worker in the middle of a request."""
+
+    worker: str
+    how: str
+    #: Whether its end was seen, and nobody wanted it: by the socket on this machine or by its
+    #: manager. A lost connection across a network is no verdict.
+    seen: bool
+    #: The request that it computed.
+    job: Job
+    #: The `calculation_timeout` that the calculation had reached; None: it had not.
+    overdue: float | None = None
+    #: Whether its manager may tell more.
+    open: bool = False
+    #: When it is remembered no longer.
+    timer: Timer | None = None
+    #: The end of its output.
+    output: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        """Tell the evidence."""
+        output = f". Its last lines:\n{self.output}" if self.output else ""
+        return f"{self.worker}: {self.how}{output}"
+
+
+class Deaths(Requests):
+    """The broker's requests, and the workers that died of them."""
+
+    def _died(self, job: Job, worker: Worker, how: str, now: float, *, seen: bool) -> None:
+        """Note that a worker was lost while it computed a request."""
+        limit = worker.calculation_timeout
+        overdue = limit if limit is not None and now >= job.started_at + limit else None
+        spawn_id = worker.spawn_id
+        death = Death(worker.label, how, seen, job, overdue, spawn_id in self.spawned)
+        job.deaths.append(death)
+        if spawn_id is not None and death.open:
+            self.deaths[spawn_id] = death
+            death.timer = self._timers.at(now + EVIDENCE_AGE, self._forget_death, spawn_id)
+
+    def _forget_death(self, spawn_id: str, now: float) -> None:  # noqa: ARG002
+        del self.deaths[spawn_id]
+
+    def _decide(self, job: Job, now: float) -> None:
+        """Send a request whose worker died to another one, or refuse it."""
+        if job.state is JobState.CANCELLED or verdict(job) is None:
+            self._requeue(job, now)
+        elif job.deaths[-1].open:
+            self._release(job, now)
+            self._move_job(job, JobState.CONDEMNED)
+            self._timers.cancel(job.timer)
+            job.timer = self._timers.at(now + EVIDENCE_TIME, self._refuse, job)
+        else:
+            self._refuse(job, now)
+
+    def _see_to(self, calculator: Calculator, why: str, now: float) -> None:
+        """See that those who wait have something to wait for; see `Workers`."""
+
+    def _refuse(self, job: Job, now: float) -> None:  # noqa: ARG002
+        found = verdict(job)
+        assert found is not None
+        self._fail(job, JobState.FAILED, *found)
+
+    def _worker_ended(self, ended: WorkerEnded, now: float) -> None:
+        """Take what a manager tells of a worker that was lost in mid-calculation."""
+        death = self.deaths.pop(ended.spawn_id, None)
+        if death is None:
+            return
+        self._timers.cancel(death.timer)
+        death.open = False
+        death.how, death.output, death.seen = ended.how, ended.output, not ended.told
+        job = death.job
+        if self.jobs.get(job.key) is not job:
+            return
+        if verdict(job) is None:
+            if job.state is JobState.CONDEMNED:
+                self._timers.cancel(job.timer)
+                if job.deadline is not None:
+                    job.timer = self._timers.at(job.deadline, self._deadline_passed, job)
+                self._requeue(job, now)
+                self._see_to(job.calculator, f"the last, {death.worker}: {death.how}", now)
+                self._tell_demand(job.calculator, now)
+        elif job.state in (JobState.QUEUED, JobState.CONDEMNED):
+            self._refuse(job, now)
+        # Another worker computes it: its answer, or its death, decides.
+
+
+def verdict(job: Job) -> tuple[str, str] | None:
+    """Return with which error, and why, a request is refused; None: it is tried again."""
+    if not job.deaths:
+        return None
+    last = job.deaths[-1]
+    seen = [death for death in job.deaths if death.seen]
+    if last.overdue is not None and last.seen:
+        why = f"the calculation took longer than {last.overdue:g} s (calculation_timeout)"
+        return "calculation_timeout", f"{why}; it was ended with its worker. {last}"
+    if len(seen) >= MAX_ATTEMPTS:
+        why = f"{len(seen)} workers died while they computed it, so it is refused"
+        return "poison", "\n".join([f"{why}.", *map(str, seen)])
+    if len(job.deaths) >= MAX_LOSSES:
+        why = f"{len(job.deaths)} workers were lost while they computed it"
+        return "worker_lost", "\n".join([f"{why}.", *map(str, job.deaths)])
+    return None
