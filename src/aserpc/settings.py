@@ -75,6 +75,14 @@ class Settings:
         default=300.0,
         metadata=_option("Time before an idle worker shuts down; inf: never", unit="s", never=True),
     )
+    calculation_timeout: float = field(
+        default=math.inf,
+        metadata=_option(
+            "Time before a calculation is ended together with its worker; inf: never",
+            unit="s",
+            never=True,
+        ),
+    )
     request_queue_timeout: float = field(
         default=60.0,
         metadata=_option(
@@ -168,6 +176,7 @@ class _Given(NamedTuple):
 def load_settings(
     overrides: Mapping[str, object] | None = None,
     *,
+    labels: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -177,6 +186,8 @@ def load_settings(
     ----------
     overrides
         What the command line or the caller gives, by name; None is "not given".
+    labels
+        What the overrides are called where they are given, as ``--broker``; by default their names.
     cwd
         Where the search for files begins; the current folder by default.
     environ
@@ -199,7 +210,9 @@ def load_settings(
         if name not in _FIELDS:
             raise _unknown(name, value, "given by the caller")
         if value is not None:
-            given[name] = _Given(value, name, "given by the caller", folder)
+            label = (labels or {}).get(name, name)
+            source = "command line" if label.startswith("-") else "given by the caller"
+            given[name] = _Given(value, label, source, folder)
 
     values: dict[str, Any] = {}
     ipc_dir = _folder(given["ipc_dir"]) if "ipc_dir" in given else _default_folder(folders)

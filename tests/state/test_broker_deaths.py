@@ -7,7 +7,7 @@ import pytest
 from aserpc.broker.deaths import EVIDENCE_AGE, EVIDENCE_TIME
 from aserpc.broker.tables import JobState
 from aserpc.messages import Accept, Answer, Demand, Hello, Offer, Ready, Spawning, WorkerEnded
-from aserpc.messages.requests import RequestKey
+from aserpc.messages.base import RequestKey
 
 from .builders import House, about, session
 

@@ -51,6 +51,7 @@ def test_names_and_defaults_are_those_promised() -> None:
         ("ASERPC_WORKER_TIMEOUT", "30.0", "s"),
         ("ASERPC_HEARTBEAT_INTERVAL", "5.0", "s"),
         ("ASERPC_IDLE_TIMEOUT", "300.0", "s"),
+        ("ASERPC_CALCULATION_TIMEOUT", "inf", "s"),
         ("ASERPC_REQUEST_QUEUE_TIMEOUT", "60.0", "s"),
         ("ASERPC_CLIENT_TIMEOUT_MS", "60000", "ms"),
     ]
@@ -65,6 +66,7 @@ def test_defaults(home: Path) -> None:
         worker_timeout=30.0,
         heartbeat_interval=5.0,
         idle_timeout=300.0,
+        calculation_timeout=math.inf,
         request_queue_timeout=60.0,
         client_timeout_ms=60000,
     )
@@ -223,7 +225,7 @@ def test_relative_sockets_become_absolute(home: Path) -> None:
     ("text", "words"),
     [
         ("worker_timeot = 3", ["worker_timeot", "3", "worker_timeout is probably meant"]),
-        ("[tool.aserpc.calculators]\nx = 1", ["calculators", "there are ipc_dir"]),
+        ("[tool.aserpc.workshop]\nx = 1", ["workshop", "there are ipc_dir"]),
         ("worker_timeout = -1", ["worker_timeout", "-1", "positive"]),
         ("worker_timeout = inf", ["worker_timeout", "inf", "finite"]),
         ("idle_timeout = nan", ["idle_timeout", "nan"]),
@@ -294,6 +296,16 @@ def test_a_mistake_of_the_caller_is_named(home: Path) -> None:
         load(home, workertimeout=3)
     with pytest.raises(SettingsError, match="positive, finite"):
         load(home, worker_timeout=10**400)
+
+
+@pytest.mark.parametrize(
+    ("label", "source"), [("--broker", "command line"), ("broker", "given by the caller")]
+)
+def test_a_mistake_is_told_under_the_name_that_the_caller_used(
+    home: Path, label: str, source: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"^{label} = 'foo' \({source}\) is no address"):
+        load_settings({"ipc_frontend": "foo"}, labels={"ipc_frontend": label}, cwd=home, environ={})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import typer
 
 from aserpc.cli.console import complain, configure_logging, print_table
 from aserpc.cli.manager import commands
-from aserpc.cli.options import AllowMixed, Frontend, LogLevel, Registry, number, setting
+from aserpc.cli.options import AllowMixed, Frontend, LogLevel, Registry, positive, setting
 from aserpc.errors import (
     AddressError,
     AserpcError,
@@ -83,6 +83,9 @@ def worker(
     broker: Annotated[str | None, setting("ipc_backend", "--broker")] = None,
     idle_timeout: Annotated[float | None, setting("idle_timeout", "--idle-timeout")] = None,
     heartbeat: Annotated[float | None, setting("heartbeat_interval", "--heartbeat")] = None,
+    calculation_timeout: Annotated[
+        float | None, setting("calculation_timeout", "--calculation-timeout")
+    ] = None,
     workdir: Annotated[
         Path | None,
         typer.Option(
@@ -126,7 +129,13 @@ def worker(
             stack.callback(shutil.rmtree, own, ignore_errors=True)
             stack.callback(os.chdir, Path.cwd())
         served = Worker(
-            entry.name, entry, broker, idle_timeout, heartbeat, workdir=workdir.absolute()
+            entry.name,
+            entry,
+            broker,
+            idle_timeout,
+            heartbeat,
+            workdir=workdir.absolute(),
+            calculation_timeout=calculation_timeout,
         )
         with stop_on_signals(served.stop, served.waker):
             served.serve()
@@ -136,7 +145,8 @@ def worker(
 def list_(
     registry: Registry = None,
     broker: Annotated[
-        str | None, typer.Option("--broker", help="List what the broker at this address serves")
+        str | None,
+        setting("ipc_frontend", "--broker", text="List what the broker at this address serves"),
     ] = None,
     running: Annotated[
         bool, typer.Option("--running", help="List what the broker serves now")
@@ -232,15 +242,16 @@ def run(
     fmax: Annotated[
         float,
         typer.Option(
-            parser=number, metavar="<number>", help="Relax until no force is larger, eV/Å"
+            parser=positive, metavar="<number>", help="Relax until no force is larger, eV/Å"
         ),
     ] = 0.05,
-    steps: Annotated[int, typer.Option(help="Relax for at most so many steps")] = 200,
+    steps: Annotated[int, typer.Option(min=0, help="Relax for at most so many steps")] = 200,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers to start [default: 1]", show_default=False)
     ] = None,
     broker: Annotated[
-        str | None, typer.Option(help="Use the workers of the broker at this address")
+        str | None,
+        setting("ipc_frontend", "--broker", text="Use the workers of the broker at this address"),
     ] = None,
     registry: Registry = None,
     kwargs: Annotated[

@@ -30,6 +30,7 @@ _TEMPLATE = re.compile(r"\{(name|broker|idle_timeout|gpu)\}")
 
 #: Variables of the environment that a worker gets from its manager.
 BROKER, IDLE_TIMEOUT, SPAWN_ID = "ASERPC_IPC_BACKEND", "ASERPC_IDLE_TIMEOUT", "ASERPC_SPAWN_ID"
+CALCULATION_TIMEOUT = "ASERPC_CALCULATION_TIMEOUT"
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -163,6 +164,8 @@ class SpawnConfig:
         if not self.gpus and any("{gpu}" in text for text in self._templates()):
             raise checks.bad(self, "uses {gpu}, but gets none: gpus is 0; say how many it needs")
         given = [SPAWN_ID, BROKER, IDLE_TIMEOUT, *([GPUS] if self.gpus else [])]
+        if self.calculation_timeout is not None:
+            given.append(CALCULATION_TIMEOUT)
         for key in given:
             if key in env and not _TEMPLATE.search(env[key]):
                 raise checks.bad(self, f"sets {key} in its env, which the manager does; drop it")
@@ -250,6 +253,8 @@ class SpawnConfig:
         given = {BROKER: broker, IDLE_TIMEOUT: str(self.idle_timeout), SPAWN_ID: spawn_id}
         if gpu is not None:
             given[GPUS] = gpu
+        if self.calculation_timeout is not None:
+            given[CALCULATION_TIMEOUT] = str(self.calculation_timeout)
         # What stands in `env` too stands there as a template, see `_check_templates`.
         env = {**given, **env}
         command = self._startable(self.render_command(broker, gpu), env.get("PATH"), own)

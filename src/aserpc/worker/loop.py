@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from aserpc.settings import load_settings
 from aserpc.worker.about import pack_about
 from aserpc.worker.calculation import Evaluation
 from aserpc.worker.state import WorkerState
+from aserpc.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,9 @@ class Worker:
         made, so only a worker that has its process for itself can be given one.
     capacity : int
         How many requests the broker may have with the worker; they are computed in turn.
+    calculation_timeout : float, optional
+        Seconds after which a calculation hangs: its client is told the stack where it does, and the
+        *process* ends, as nothing else would end it. By default never.
 
     Attributes
     ----------
@@ -86,13 +92,16 @@ class Worker:
         *,
         workdir: Path | str | None = None,
         capacity: int = 1,
+        calculation_timeout: float | None = None,
     ) -> None:
         settings = load_settings(
             {
                 "ipc_backend": broker,
                 "idle_timeout": idle_timeout,
                 "heartbeat_interval": heartbeat_interval,
-            }
+                "calculation_timeout": calculation_timeout,
+            },
+            labels={"ipc_backend": "broker"},
         )
         self.name = name
         if isinstance(calculator_factory, CalculatorEntry):
@@ -103,6 +112,8 @@ class Worker:
         self.worker_timeout = settings.worker_timeout
         self.idle_timeout = settings.idle_timeout
         self.heartbeat_interval = settings.heartbeat_interval
+        limit = settings.calculation_timeout
+        self.calculation_timeout = None if math.isinf(limit) else limit
         self.workdir = workdir
         self.capacity = capacity
         self.requests_handled = 0
@@ -141,8 +152,11 @@ class Worker:
             self.heartbeat_interval,
             time.monotonic(),
             capacity=self.capacity,
+            calculation_timeout=self.calculation_timeout,
         )
-        context = transport.make_context()
+        limit = self.calculation_timeout
+        self._watchdog = nullcontext() if limit is None else Watchdog(limit, self._hung)
+        self._context = context = transport.make_context()
         self._socket = transport.dealer(context, self.broker, self.worker_timeout)
         logger.info("connecting to %s", self.broker)
         try:
@@ -207,7 +221,9 @@ class Worker:
             job = state.next_job()
             if job is not None:
                 assert evaluation is not None
-                answer, payload = self._compute(evaluation, *job)
+                self._request = job[0]
+                with self._watchdog:
+                    answer, payload = self._compute(evaluation, *job)
                 self.requests_handled += 1
                 self._send(state.computed(answer, clock()), payload)
                 continue
@@ -220,6 +236,20 @@ class Worker:
                 wait = min(state.next_tick() - clock(), 1.0)
                 if dict(poller.poll(transport.milliseconds(wait))).get(self.waker.fileno()):
                     self.waker.clear()
+
+    def _hung(self, stack: str) -> None:
+        """Say where a calculation hangs, before its process ends.
+
+        Called in the watchdog's thread, while the worker's own thread can't leave the calculation:
+        the socket is this thread's.
+        """
+        why = f"the calculation took longer than {self.calculation_timeout:g} s"
+        why += f" (calculation_timeout) and was ended with its worker, process {os.getpid()}"
+        logger.error("%s", why)
+        error = failure("calculation_timeout", f"{why}. It hung in:\n{stack}")
+        answer = Answer(self._request.session, self._request.id, error=error, about=self._about)
+        self._send(self._state.hung(answer, time.monotonic()))
+        self._context.destroy(linger=int(LINGER * 1000))
 
     def _drain(self) -> None:
         with contextlib.suppress(zmq.Again):

@@ -76,7 +76,7 @@ TRANSITIONS: dict[tuple[Phase, Phase], str] = {
     (Phase.LOADING, Phase.FINISHING): "the calculator can't be made, SHUTDOWN or a signal",
     (Phase.LOADING, Phase.ENDED): "REFUSE",
     (Phase.SERVING, Phase.LEAVING): "idle for `idle_timeout`",
-    (Phase.SERVING, Phase.FINISHING): "SHUTDOWN or a signal",
+    (Phase.SERVING, Phase.FINISHING): "SHUTDOWN, a signal or a calculation that hangs",
     (Phase.SERVING, Phase.ENDED): "REFUSE",
     (Phase.LEAVING, Phase.SERVING): "a request, or STAY",
     (Phase.LEAVING, Phase.FINISHING): "SHUTDOWN or a signal",
@@ -111,12 +111,14 @@ class WorkerState:
         now: float,
         *,
         capacity: int = 1,
+        calculation_timeout: float | None = None,
     ) -> None:
         self.name = name
         self.identity = identity
         self.idle_timeout = idle_timeout
         self.heartbeat_interval = heartbeat_interval
         self.capacity = capacity
+        self.calculation_timeout = calculation_timeout
         self.phase = Phase.LOADING
         #: Why the worker was refused, or could not make its calculator.
         self.error: str | None = None
@@ -223,6 +225,14 @@ class WorkerState:
             replies.append(self._goodbye(now))
         return replies
 
+    def hung(self, answer: Answer, now: float) -> list[Message]:
+        """Take it that the request which `next_job` gave hangs, and the process ends with it."""
+        assert answer.key == self._computing
+        self._computing = None
+        if self.phase is not Phase.FINISHING:
+            self._move(Phase.FINISHING)
+        return [answer, self._goodbye(now)]
+
     def finish(self, now: float) -> list[Message]:
         """Take nothing more, and go when what is being computed is answered."""
         if self.phase in (Phase.FINISHING, Phase.ENDED):
@@ -296,7 +306,14 @@ class WorkerState:
         running = [list(key) for key in self._backlog]
         if self._computing is not None:
             running.append(list(self._computing))
-        return Ready(self.name, self.identity, self._about, self.capacity, running)
+        return Ready(
+            self.name,
+            self.identity,
+            self._about,
+            self.capacity,
+            running,
+            self.calculation_timeout,
+        )
 
     def _goodbye(self, now: float) -> Goodbye:
         returned = [list(key) for key in self._backlog]
