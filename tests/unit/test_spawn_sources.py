@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import pytest
 
+from aserpc.entries import load_factory
 from aserpc.errors import RegistryError
 from aserpc.registry import load_registry
 from aserpc.spawn import SpawnConfig, sources
@@ -276,6 +277,20 @@ def test_the_models_of_the_example() -> None:
         assert rendered.command[1:5] == [*own, "--python", "3.11"]
         assert config.factory in rendered.command
     assert found["orb_v3"].factory == f"{EXAMPLES}/orb.py:orb"
+
+
+def test_the_factory_of_orb_loads_the_model_that_its_calculator_takes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    write(folder / "torch.py", "class cuda:\n    is_available = staticmethod(lambda: False)\n")
+    package = folder / "orb_models" / "forcefield"
+    for init in (package.parent / "__init__.py", package / "__init__.py"):
+        write(init, "")
+    write(package / "pretrained.py", "ORB_PRETRAINED_MODELS = {'m': lambda device: ('m', device)}")
+    write(package / "calculator.py", "def ORBCalculator(*args, **kwargs): return args, kwargs")
+    orb = load_factory(str(example("spawn_uvx.toml")["orb_v3"].factory))
+    assert orb("m") == ((("m", "cpu"),), {"device": "cpu"})
 
 
 def test_the_example_in_python() -> None:
