@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aserpc.manager.records import Effect, Send, Start
+from aserpc.manager.records import Effect, Fleet, Process, Send, Start, Stop
 from aserpc.manager.state import ManagerState
 from aserpc.manager.tables import Health, ProcessState
 from aserpc.messages import Demand, Gpus, Message, Offer, SpawnFailed, Spawning
@@ -140,12 +140,16 @@ class Site:
         workers: list[Any] = [
             [spawn_id, child.state, child.idle]
             for spawn_id, child in self.children.items()
-            if child.name == name and child.state != "pending" and not child.was_told_to_end
+            if child.name == name
+            and (child.state == "busy" or (child.state != "pending" and not child.was_told_to_end))
         ]
         workers += [[None, "busy", 0.0]] * others
         if any(worker[1] in ("idle", "busy") for worker in workers if worker[0]):
             self._heal(name)
         self.receive(Demand(name, queued, 0, seconds, workers))
+        live = self.live(name)
+        if len(live) > self.configs[name].max_workers and not self.state.finishing:
+            assert all(child.state == "busy" for child in live), "a surplus worker stays"
 
     def _heal(self, name: str) -> None:
         fleet = self.state.fleets[name]
@@ -221,7 +225,9 @@ class Site:
     def bury(self) -> None:
         """Have those end that were killed."""
         while self.killed:
-            self.end(self.killed.pop(), "was killed by signal SIGKILL")
+            spawn_id = self.killed.pop()
+            if spawn_id in self.children:  # else it has ended by itself in the meantime
+                self.end(spawn_id, "was killed by signal SIGKILL")
 
     def tick(self) -> None:
         effects = self.state.tick(self.now)
@@ -279,3 +285,69 @@ class Site:
             full = self.total is not None and len(self.children) >= self.total
             assert full or self.state.devices.find(fleet.config.gpus) is None, "room is not used"
             assert told.text, "nobody is told what is waited for"
+
+
+class Desk:
+    """A manager's state, its clock and what it has asked for."""
+
+    def __init__(self, *configs: SpawnConfig, gpus: str = "", total: int | None = None) -> None:
+        numbers = itertools.count(1)
+        self.now = 0.0
+        self.state = ManagerState(
+            {config.name: config for config in configs},
+            {"pid": 1, "host": "h"},
+            gpus.split(),
+            total,
+            5.0,
+            lambda: f"s{next(numbers)}",
+        )
+        self.starts: list[Start] = []
+        self.stops: list[Stop] = []
+        self.sent: list[Message] = []
+        self.take(self.state.start(0.0))
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Start):
+                self.starts.append(effect)
+                self.take(self.state.running(effect.spawn_id, self.now))
+            elif isinstance(effect, Stop):
+                self.stops.append(effect)
+            else:
+                assert isinstance(effect, Send)
+                self.sent.append(effect.message)
+
+    def demand(
+        self,
+        name: str,
+        queued: int,
+        workers: tuple[Any, ...] = (),
+        seconds: float = 0.0,
+        running: int = 0,
+    ) -> None:
+        message = Demand(name, queued, running, seconds, [list(worker) for worker in workers])
+        self.take(self.state.receive(message, self.now))
+
+    def ready(self, name: str, *spawn_ids: str, queued: int = 0, seconds: float = 0.0) -> None:
+        self.demand(name, queued, tuple((s, "busy", 0.0) for s in spawn_ids), seconds)
+
+    def exit(self, spawn_id: str, how: str = "ended with exit code 1", lines: str = "") -> None:
+        self.take(self.state.exited(spawn_id, how, lines, self.now))
+
+    def wait(self, seconds: float) -> None:
+        ends_at = self.now + seconds
+        while (due := self.state.next_tick()) <= ends_at:
+            self.now = max(self.now, due)
+            self.take(self.state.tick(self.now))
+        self.now = ends_at
+        self.take(self.state.tick(self.now))
+
+    def running(self, name: str) -> list[Process]:
+        return list(self.state.fleets[name].processes.values())
+
+    def fleet(self, name: str) -> Fleet:
+        return self.state.fleets[name]
+
+
+def config(name: str = "lj", **options: Any) -> SpawnConfig:
+    return SpawnConfig(name, ["aserpc", "worker", name], **options)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 
 from aserpc.manager.devices import Devices
 from aserpc.manager.fleets import PAUSES
-from aserpc.manager.records import Effect, Fleet, Process, Send, Start, Stop
+from aserpc.manager.records import Start, Stop
 from aserpc.manager.state import ManagerState
 from aserpc.manager.tables import (
     HEALTH_TRANSITIONS,
@@ -17,74 +16,9 @@ from aserpc.manager.tables import (
     Health,
     ProcessState,
 )
-from aserpc.messages import Demand, Message, Offer, Probe, SpawnFailed, Spawning, Unknown
-from aserpc.spawn import SpawnConfig
+from aserpc.messages import Demand, Offer, Probe, SpawnFailed, Spawning, Unknown
 
-
-class Desk:
-    """A manager's state, its clock and what it has asked for."""
-
-    def __init__(self, *configs: SpawnConfig, gpus: str = "", total: int | None = None) -> None:
-        numbers = itertools.count(1)
-        self.now = 0.0
-        self.state = ManagerState(
-            {config.name: config for config in configs},
-            {"pid": 1, "host": "h"},
-            gpus.split(),
-            total,
-            5.0,
-            lambda: f"s{next(numbers)}",
-        )
-        self.starts: list[Start] = []
-        self.stops: list[Stop] = []
-        self.sent: list[Message] = []
-        self.take(self.state.start(0.0))
-
-    def take(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Start):
-                self.starts.append(effect)
-                self.take(self.state.running(effect.spawn_id, self.now))
-            elif isinstance(effect, Stop):
-                self.stops.append(effect)
-            else:
-                assert isinstance(effect, Send)
-                self.sent.append(effect.message)
-
-    def demand(
-        self,
-        name: str,
-        queued: int,
-        workers: tuple[Any, ...] = (),
-        seconds: float = 0.0,
-        running: int = 0,
-    ) -> None:
-        message = Demand(name, queued, running, seconds, [list(worker) for worker in workers])
-        self.take(self.state.receive(message, self.now))
-
-    def ready(self, name: str, *spawn_ids: str, queued: int = 0, seconds: float = 0.0) -> None:
-        self.demand(name, queued, tuple((s, "busy", 0.0) for s in spawn_ids), seconds)
-
-    def exit(self, spawn_id: str, how: str = "ended with exit code 1", lines: str = "") -> None:
-        self.take(self.state.exited(spawn_id, how, lines, self.now))
-
-    def wait(self, seconds: float) -> None:
-        ends_at = self.now + seconds
-        while (due := self.state.next_tick()) <= ends_at:
-            self.now = max(self.now, due)
-            self.take(self.state.tick(self.now))
-        self.now = ends_at
-        self.take(self.state.tick(self.now))
-
-    def running(self, name: str) -> list[Process]:
-        return list(self.state.fleets[name].processes.values())
-
-    def fleet(self, name: str) -> Fleet:
-        return self.state.fleets[name]
-
-
-def config(name: str = "lj", **options: Any) -> SpawnConfig:
-    return SpawnConfig(name, ["aserpc", "worker", name], **options)
+from .manager_desk import Desk, config
 
 
 def test_it_offers_what_it_can_start() -> None:
@@ -273,6 +207,54 @@ def test_a_busy_worker_makes_no_room() -> None:
     desk.demand("b", 1)
     desk.wait(60)
     assert desk.stops == []
+
+
+def test_one_that_gets_a_request_when_it_is_to_make_room_may_finish_it() -> None:
+    desk = Desk(config("a", gpus=1, stop_timeout=5.0), config("b", gpus=1), gpus="0")
+    desk.demand("a", 1)
+    desk.demand("a", 0, (("s1", "idle", 3.0),))
+    desk.demand("b", 1)
+    desk.demand("a", 0, (("s1", "busy", 0.0),))
+    desk.wait(3600)
+    assert desk.stops == [Stop("s1", kill=False)]
+    desk.demand("a", 0)  # it has said goodbye
+    desk.wait(6)
+    assert desk.stops[1:] == [Stop("s1", kill=True)]
+
+
+def test_one_that_may_finish_holds_up_no_other_room() -> None:
+    desk = Desk(config("a", gpus=1, max_workers=2), config("b", gpus=1), gpus="0 1")
+    desk.demand("a", 9)
+    desk.demand("a", 0, (("s1", "idle", 9.0), ("s2", "idle", 3.0)))
+    desk.demand("b", 1)
+    assert desk.stops == [Stop("s1", kill=False)]
+    desk.demand("a", 0, (("s1", "busy", 0.0), ("s2", "idle", 4.0)))
+    assert desk.stops == [Stop("s1", kill=False), Stop("s2", kill=False)]
+
+
+def test_the_end_waits_for_none_that_may_finish() -> None:
+    desk = Desk(config("a", gpus=1, stop_timeout=5.0), config("b", gpus=1), gpus="0")
+    desk.demand("a", 1)
+    desk.demand("a", 0, (("s1", "idle", 3.0),))
+    desk.demand("b", 1)
+    desk.demand("a", 0, (("s1", "busy", 0.0),))
+    desk.wait(60)
+    desk.take(desk.state.finish(desk.now))
+    desk.wait(6)
+    assert desk.stops == [Stop("s1", kill=False), Stop("s1", kill=True)]
+
+
+def test_workers_beyond_a_lower_maximum_end_when_they_are_idle() -> None:
+    desk = Desk(config(max_workers=4))
+    desk.demand("lj", 9)
+    desk.demand("lj", 0, (("s1", "busy", 0.0), ("s2", "idle", 2.0), ("s3", "idle", 5.0)))
+    desk.take(desk.state.reload({"lj": config(max_workers=1)}, desk.now))
+    desk.demand("lj", 0, (("s1", "busy", 0.0), ("s2", "idle", 2.0), ("s3", "busy", 0.0)))
+    assert desk.stops == [Stop("s4", kill=False), Stop("s2", kill=False)]  # s4 loads still
+    desk.demand("lj", 0, (("s1", "busy", 0.0), ("s3", "idle", 0.0)))
+    assert desk.stops[2:] == [Stop("s3", kill=False)]
+    desk.demand("lj", 0, (("s1", "idle", 0.0),))
+    assert len(desk.stops) == 3
 
 
 def test_the_end_stops_every_worker_and_kills_what_stays() -> None:

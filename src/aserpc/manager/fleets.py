@@ -85,6 +85,8 @@ class Fleets:
                 if fleet.health is not Health.ACTIVE:
                     self._heal(fleet)
                 self._move(process, ProcessState.RUNNING, now)
+        for process in fleet.surplus():  # its configuration was loaded again
+            self._yield(process, now)
 
     def _plan(self, now: float) -> None:
         """Start what is wanted and has room; make room where that takes too much."""
@@ -134,11 +136,11 @@ class Fleets:
             if state == "idle" and now - since >= YIELD_AFTER and not fleet.queued
         ]
         if idle and not any(
-            p.state is ProcessState.STOPPING
+            p.state is ProcessState.STOPPING and not (p.yields and f.is_busy(p))
             for f in self.fleets.values()
             for p in f.processes.values()
         ):
-            self._stop(min(idle, key=lambda entry: entry[0])[1], now)
+            self._yield(min(idle, key=lambda entry: entry[0])[1], now)
 
     def _check(self, name: str, fleet: Fleet, process: Process, now: float) -> None:
         if process.state is ProcessState.STARTING:
@@ -148,8 +150,23 @@ class Fleets:
                 reason = f"its worker was not ready within {limit:g} s (start_timeout)"
                 self._failed(name, fleet, reason, now)
         elif process.state is ProcessState.STOPPING and now >= process.kill_at:
+            if process.yields and fleet.is_busy(process):
+                process.kill_at = now + process.config.stop_timeout
+                return
             process.kill_at = float("inf")
             self._effects.append(Stop(process.spawn_id, kill=True))
+
+    def _yield(self, process: Process, now: float) -> None:
+        """End a process that was idle: if it has got a request meanwhile, it may finish that."""
+        self._stop(process, now)
+        process.yields = True
+
+    def _end(self, process: Process, now: float) -> None:
+        """End a process, whatever it does."""
+        if process.state is not ProcessState.STOPPING:
+            self._stop(process, now)
+        elif process.yields:
+            process.yields, process.kill_at = False, now + process.config.stop_timeout
 
     def _stop(self, process: Process, now: float) -> None:
         self._move(process, ProcessState.STOPPING, now)

@@ -50,6 +50,8 @@ class Process:
     config: SpawnConfig
     gpus: tuple[str, ...] = ()
     kill_at: float = float("inf")
+    #: Whether it ends because it was idle: what it has got meanwhile it may finish.
+    yields: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +82,27 @@ class Fleet:
     def live(self) -> list[Process]:
         """Return the processes that serve, or will."""
         return [p for p in self.processes.values() if p.state is not ProcessState.STOPPING]
+
+    def is_busy(self, process: Process) -> bool:
+        """Whether a process computes, as the broker has told last."""
+        return self.workers.get(process.spawn_id, ("", 0.0))[0] == "busy"
+
+    def surplus(self) -> list[Process]:
+        """Return the processes beyond `max_workers` that compute nothing.
+
+        Those that are not ready first, the newest before the others, then those that have been
+        idle for longest.
+        """
+        found = []
+        for process in self.live():
+            state, since = self.workers.get(process.spawn_id, ("", 0.0))
+            if process.state is not ProcessState.RUNNING:
+                found.append((0, -process.since, process))
+            elif state == "idle":
+                found.append((1, since, process))
+        found.sort(key=lambda entry: entry[:2])
+        number = max(0, len(self.live()) - self.config.max_workers)
+        return [process for _, _, process in found[:number]]
 
     def wanted(self) -> int:
         """Return how many processes there should be: no fewer than there are.
