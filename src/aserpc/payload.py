@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,9 +133,13 @@ def pack_atoms(atoms: Atoms) -> PackedAtoms:
     ------
     PayloadError
         If positions or numbers have no form on the wire. Anything else that has none is left out
-        and named in `PackedAtoms.left_out`.
+        and named in `PackedAtoms.left_out`. If `atoms` is no structure.
     """
-    arrays: dict[str, Any] = atoms.arrays.copy()
+    try:
+        arrays: dict[str, Any] = atoms.arrays.copy()
+    except AttributeError:
+        msg = f"a structure is an ase.Atoms, not {reprlib.repr(atoms)} ({type(atoms).__name__})"
+        raise PayloadError(msg) from None
     momenta = arrays.pop("momenta", None)
     left_out: list[str] = []
     count = len(arrays["positions"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 import zmq
 
 from aserpc import Broker, RemoteCalculator, transport
+from aserpc.client.failures import LONGEST_PAUSE, retry_pause
 from aserpc.errors import (
     AserpcError,
     BrokerStoppedError,
     DeadlineError,
     ProtocolError,
     QueueTimeoutError,
+    WorkerLostError,
 )
 from aserpc.header import pack_header
 from aserpc.messages import Answer, Message, Ping, Reject, Request
@@ -55,6 +58,26 @@ def test_no_retry_after_what_is_no_failure_of_the_service(fake: FakeBroker, kind
     with pytest.raises(AserpcError, match="so it is"):
         energy_at(calculator, 1)
     assert len(fake.requests()) == 1
+
+
+def test_pauses_between_attempts_grow_to_a_limit() -> None:
+    pauses = [retry_pause(attempt) for attempt in (0, 1, 2, 3, 10, 100_000)]
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, LONGEST_PAUSE, LONGEST_PAUSE])
+
+
+def test_there_are_pauses_between_attempts(fake: FakeBroker) -> None:
+    fake.reply = failing("worker_lost")
+    started = time.monotonic()
+    with pytest.raises(WorkerLostError):
+        energy_at(RemoteCalculator("it", fake.address, retries=2), 1)
+    assert time.monotonic() - started >= 0.3
+
+
+def test_no_pause_is_longer_than_the_deadline(fake: FakeBroker) -> None:
+    fake.reply = failing("worker_lost")
+    with Elapsed() as elapsed, pytest.raises(DeadlineError):
+        energy_at(RemoteCalculator("it", fake.address, retries=1000, deadline=1.0), 1)
+    assert elapsed.seconds < 5
 
 
 def test_no_retry_after_a_deadline(gated: Gated) -> None:

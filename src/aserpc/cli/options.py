@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
 
-from aserpc.settings import options
+from aserpc.settings import load_settings, options
 
 
-def setting(name: str, *flags: str) -> Any:
-    """Return the option for a setting; its help and default are those of `Settings`."""
+def setting(name: str, *flags: str, text: str = "") -> Any:
+    """Return the option for a setting; help, unless given, and default are those of `Settings`.
+
+    What is wrong with its value is told with the name of the option.
+    """
     option = next(option for option in options() if option.name == name)
     unit = f" {option.unit}" if option.unit else ""
-    text = f"{option.help} [default: {option.default}{unit}; {option.variable}]"
+    text = text or f"{option.help} [default: {option.default}{unit}; {option.variable}]"
     kind: dict[str, Any] = {"parser": number, "metavar": "<number>"} if option.unit else {}
-    return typer.Option(*flags, help=text, show_default=False, **kind)
+
+    def check(value: Any) -> Any:
+        load_settings({name: value}, labels={name: flags[0]})
+        return value
+
+    return typer.Option(*flags, help=text, show_default=False, callback=check, **kind)
 
 
 def number(text: Any) -> float:
@@ -24,6 +33,14 @@ def number(text: Any) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+def positive(text: Any) -> float:
+    """Read a positive, finite number given on the command line."""
+    value = number(text)
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{text!r} is no positive, finite number")
+    return value
 
 
 Frontend = Annotated[str | None, setting("ipc_frontend", "--broker")]

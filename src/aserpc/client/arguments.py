@@ -6,12 +6,26 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from aserpc.errors import ProtocolError
+from aserpc.messages.base import check_name
+
 
 def positive(name: str, value: Any) -> float:
     """Return a positive real number of any type as a float; raise ValueError for others."""
     if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
         raise ValueError(f"{name} is a positive number, not {value!r}")
     return float(value)
+
+
+def calculator_name(name: Any) -> str:
+    """Return the name of a calculator; raise TypeError or ValueError for what can't be one."""
+    if not isinstance(name, str):
+        raise TypeError(f"a calculator's name is a text, not {name!r}")
+    try:
+        check_name(name)
+    except ProtocolError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 def property_names(properties: Sequence[str]) -> list[str]:

@@ -22,8 +22,8 @@ from ase.outputs import Properties, all_outputs
 
 from aserpc import transport
 from aserpc.client import blocking
-from aserpc.client.arguments import positive
-from aserpc.client.failures import to_exception
+from aserpc.client.arguments import calculator_name, positive
+from aserpc.client.failures import retry_pause, to_exception
 from aserpc.client.leftovers import warn_left_out
 from aserpc.client.locks import Lock
 from aserpc.client.needs import PropertyNeeds
@@ -86,10 +86,8 @@ class RemoteCalculator(Calculator):
         deadline: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        settings = load_settings({"ipc_frontend": broker})
-        if not isinstance(calc_name, str) or not calc_name:
-            raise TypeError(f"calc_name is the name of a calculator, not {calc_name!r}")
-        self.calc_name = calc_name
+        settings = load_settings({"ipc_frontend": broker}, labels={"ipc_frontend": "broker"})
+        self.calc_name = calculator_name(calc_name)
         self.broker = transport.check_address(settings.ipc_frontend)
         self.timeout = positive(
             "timeout", settings.client_timeout_ms if timeout is None else timeout
@@ -303,5 +301,9 @@ class RemoteCalculator(Calculator):
                 error = to_exception(end.answer.error, self.calc_name)
             if not isinstance(error, ServiceError) or attempt == self.retries:
                 raise error
-            logger.warning("attempt %d failed: %s", attempt + 1, error)
+            pause = retry_pause(attempt)
+            if ends_at is not None:
+                pause = min(pause, max(0.0, ends_at - time.monotonic()))
+            logger.warning("attempt %d failed, the next in %.3g s: %s", attempt + 1, pause, error)
+            time.sleep(pause)
         raise AssertionError

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from aserpc import transport
+from aserpc.client.arguments import positive
 from aserpc.client.blocking import borrowed
 from aserpc.messages import Reload, ShutdownRequest, Status, StatusRequest
 from aserpc.settings import load_settings
@@ -33,6 +34,8 @@ def broker_status(broker: str | None = None, timeout: float = 5000) -> dict[str,
     ------
     BrokerUnreachableError
         (a `ConnectionError`) If no broker answers in time.
+    ValueError
+        If `timeout` is no positive number.
     """
     return _ask(StatusRequest(next(_numbers)), broker, timeout)
 
@@ -72,6 +75,7 @@ def reload_managers(broker: str | None = None, timeout: float = 5000) -> int:
 def _ask(
     message: StatusRequest | ShutdownRequest | Reload, broker: str | None, timeout: float
 ) -> dict[str, Any]:
-    address = transport.check_address(load_settings({"ipc_frontend": broker}).ipc_frontend)
-    with borrowed(address) as channel:
-        return channel.exchange(message, Status, timeout / 1000).status
+    settings = load_settings({"ipc_frontend": broker}, labels={"ipc_frontend": "broker"})
+    seconds = positive("timeout", timeout) / 1000
+    with borrowed(transport.check_address(settings.ipc_frontend)) as channel:
+        return channel.exchange(message, Status, seconds).status

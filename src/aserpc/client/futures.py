@@ -16,7 +16,7 @@ import zmq
 
 from aserpc import transport
 from aserpc.client import blocking
-from aserpc.client.arguments import positive, property_names
+from aserpc.client.arguments import calculator_name, positive, property_names
 from aserpc.client.failures import to_exception
 from aserpc.client.leftovers import warn_left_out
 from aserpc.client.locks import Lock
@@ -68,7 +68,10 @@ class Client:
         *,
         check_broker: bool = True,
     ) -> None:
-        settings = load_settings({"ipc_frontend": broker, "client_timeout_ms": timeout})
+        settings = load_settings(
+            {"ipc_frontend": broker, "client_timeout_ms": timeout},
+            labels={"ipc_frontend": "broker", "client_timeout_ms": "timeout"},
+        )
         self.broker = transport.check_address(settings.ipc_frontend)
         self.timeout = settings.client_timeout_ms
         self._session = Session()
@@ -104,8 +107,7 @@ class Client:
             Its result is the calculator's results: {property: value}. Cancelling it drops the
             request if it is still queued.
         """
-        if not isinstance(calculator, str):
-            raise TypeError(f"calculator is the name of one, not {calculator!r}")
+        calculator_name(calculator)
         names = property_names(properties)
         deadline = None if deadline is None else positive("deadline", deadline)
         packed: PackedAtoms = pack_atoms(atoms).owned()
