@@ -75,9 +75,24 @@ def test_mistakes_are_raised_at_once_and_disturb_nobody(client: Client) -> None:
             client.submit("spring", atom(1), deadline=deadline)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no calculator name"):
         client.submit("", atom(1))
-    with pytest.raises(TypeError, match="name of one"):
+    with pytest.raises(TypeError, match="is a text"):
         client.submit(None, atom(1))  # type: ignore[arg-type]
     assert good.result(20)["energy"] == 2
+
+
+def test_what_goes_wrong_with_one_answer_is_that_ones_and_not_the_threads(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(payload: object) -> dict[str, Any]:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aserpc.client.futures.unpack_results", too_large)
+        with pytest.raises(MemoryError, match="no room"):
+            client.submit("spring", atom(1)).result(20)
+        (before,) = [thread for thread in threading.enumerate() if thread.name == "aserpc client"]
+    assert client.submit("spring", atom(2)).result(20)["energy"] == 2
+    assert before.is_alive()
 
 
 def test_a_deadline_ends_one_of_many(service: Service, tmp_path: Path) -> None:

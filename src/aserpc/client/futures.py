@@ -23,7 +23,7 @@ from aserpc.client.locks import Lock
 from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.client.state import Effect, Resolve
-from aserpc.errors import AserpcError, CancelledRequestError
+from aserpc.errors import CancelledRequestError
 from aserpc.messages import Request, RequestKey
 from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
 from aserpc.settings import load_settings
@@ -126,18 +126,12 @@ class Client:
             # A cancelled future is left as it is.
             if not future.set_running_or_notify_cancel():
                 return
-            error: AserpcError | None = end.error
-            if error is None and end.answer is not None and end.answer.error is not None:
-                error = to_exception(end.answer.error, calculator)
             try:
-                if error is not None:
-                    raise error
-                assert end.answer is not None
-                results = Results(unpack_results(end.payload))
-                results.provenance = provenance(end.answer)
+                results = _results(end, calculator)
+            except Exception as error:  # noqa: BLE001 -- it is this request's, not the thread's
+                future.set_exception(error)
+            else:
                 future.set_result(results)
-            except AserpcError as caught:
-                future.set_exception(caught)
 
         def cancelled(done: Future[Results]) -> None:
             if done.cancelled():
@@ -165,6 +159,18 @@ class Client:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_waiting": set()}
+
+
+def _results(end: Resolve, calculator: str) -> Results:
+    """Return the results that a request has ended with, or raise its error."""
+    if end.error is not None:
+        raise end.error
+    assert end.answer is not None
+    if end.answer.error is not None:
+        raise to_exception(end.answer.error, calculator)
+    results = Results(unpack_results(end.payload))
+    results.provenance = provenance(end.answer)
+    return results
 
 
 class _IOThread:
