@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from aserpc import transport
 from aserpc.broker import Broker
 from aserpc.client.control import list_calculators
 from aserpc.errors import RegistryError, WorkerFailedError
@@ -55,9 +56,15 @@ class LocalService:
         self.arguments = list(arguments)
         self.workers = workers
         self.folder = Path(tempfile.mkdtemp(prefix="aserpc-"))
-        self.broker = Broker(
-            f"ipc://{self.folder}/frontend.ipc", f"ipc://{self.folder}/backend.ipc"
-        )
+        try:
+            frontend, backend = (
+                transport.check_address(f"ipc://{self.folder}/{side}.ipc", "TMPDIR")
+                for side in ("frontend", "backend")
+            )
+            self.broker = Broker(frontend, backend)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         self._thread = threading.Thread(target=self.broker.serve, name="aserpc broker", daemon=True)
         self._processes: list[subprocess.Popen[bytes]] = []
         #: Workers that were replaced since a request has come to its end.

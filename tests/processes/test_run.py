@@ -217,6 +217,20 @@ def test_a_wrong_factory_is_a_mistake(tmp_path: Path) -> None:
         assert not done.stdout
 
 
+def test_a_temporary_folder_with_too_long_a_path_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in.xyz", bulk("Cu"))
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    done = run("EMT", "in.xyz", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "Set TMPDIR to a folder with a shorter path" in line
+    assert list(folder.iterdir()) == []
+
+
 def test_a_file_named_like_the_package_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "aserpc.py").write_text("print('mine')\n")
     write(tmp_path / "in.xyz", bulk("Cu"))
