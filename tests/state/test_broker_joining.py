@@ -82,6 +82,21 @@ def test_workers_may_differ_in_process_and_host(house: House) -> None:
     assert states(house) == {b"v": "idle", b"w": "idle"}
 
 
+@pytest.mark.parametrize("value", [float("nan"), {"a": [1, float("nan")]}, [{"b": float("nan")}]])
+def test_what_is_not_a_number_in_both_is_the_same(house: House, value: Any) -> None:
+    for peer in (b"v", b"w"):
+        house.worker(peer, ready(description=about(kwargs={"x": value}, host=repr(peer))))
+    assert states(house) == {b"v": "idle", b"w": "idle"}
+
+
+@pytest.mark.parametrize("value", [0.0, {}, [], {"a": [1, 2.0]}, [float("nan"), 1]])
+def test_what_is_not_a_number_in_one_is_a_difference(house: House, value: Any) -> None:
+    house.worker(b"v", ready(description=about(kwargs={"x": [float("nan")]})))
+    house.worker(b"w", ready(description=about(kwargs={"x": value})))
+    (refusal,) = house.take(b"w", Refuse)
+    assert "kwargs" in refusal.reason
+
+
 def test_workers_of_other_names_may_differ(house: House) -> None:
     house.serve(b"v")
     house.worker(b"w", ready("emt", description=about(factory="emt:EMT")))

@@ -216,7 +216,7 @@ def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | N
         return None
     theirs, mine = unpack_about(other.about), unpack_about(about)
     for what in ("factory", "args", "kwargs", "versions"):
-        if theirs.get(what) != mine.get(what):
+        if not _are_same(theirs.get(what), mine.get(what)):
             return (
                 f"{calculator.name!r} is served already with {what} {_show(theirs.get(what))}; "
                 f"this worker has {_show(mine.get(what))}. Give it another name (--name), or "
@@ -228,3 +228,12 @@ def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | N
 def _show(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 300 else text[:300] + "..."
+def _are_same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, where not-a-numbers are, too."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_are_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_are_same, one, other))
+    return bool(one == other or (one != one and other != other))
+
+
