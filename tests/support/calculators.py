@@ -136,8 +136,8 @@ class Gate(Spring):
     Parameters
     ----------
     folder
-        Where ``started-PID-N`` appears when the Nth calculation starts, and which it ends when
-        ``go`` is there, or ``go-PID``.
+        Where ``started-PID-N`` appears when the Nth calculation starts, which ends when ``go`` is
+        there, or ``go-PID``; then ``ended-PID-N`` appears.
     """
 
     def __init__(self, folder: str) -> None:
@@ -150,6 +150,7 @@ class Gate(Spring):
         (self.folder / f"started-{pid}-{len(self.asked)}").touch()
         while not any((self.folder / name).exists() for name in ("go", f"go-{pid}")):
             PAUSE.wait(0.01)
+        (self.folder / f"ended-{pid}-{len(self.asked)}").touch()
         return super().compute(atoms, properties)
 
 

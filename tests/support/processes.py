@@ -35,13 +35,13 @@ class Process:
     """A command that runs, with its outputs in files."""
 
     def __init__(
-        self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path
+        self, name: str, command: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path
     ) -> None:
-        self.command = [sys.executable, "-m", "aserpc", *arguments]
+        self.name, self.command = name, command
         self._output, self._errors = log.with_suffix(".out"), log.with_suffix(".err")
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._popen = subprocess.Popen(
-                self.command,
+                command,
                 cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ class Process:
         self._popen.wait()
 
     def __repr__(self) -> str:
-        return " ".join(self.command[1:])
+        return " ".join(self.command)
 
 
 class Cli:
@@ -95,10 +95,12 @@ class Cli:
         Where the commands run.
     logs
         Folder for their outputs.
+    prefix
+        Words before each command, which run it elsewhere.
     """
 
-    def __init__(self, sockets: Path, cwd: Path, logs: Path) -> None:
-        self.sockets, self.cwd, self.logs = sockets, cwd, logs
+    def __init__(self, sockets: Path, cwd: Path, logs: Path, prefix: Sequence[str] = ()) -> None:
+        self.sockets, self.cwd, self.logs, self.prefix = sockets, cwd, logs, prefix
         self.frontend = f"ipc://{sockets}/frontend.ipc"
         self.backend = f"ipc://{sockets}/backend.ipc"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("ASERPC_")}
@@ -111,8 +113,16 @@ class Cli:
 
     def start(self, *arguments: str, **env: str) -> Process:
         """Start a command; `env` is added to its environment."""
-        log = self.logs / f"{len(self._processes)}-{arguments[0]}"
-        process = Process(arguments, self.cwd, {**self.env, **env}, log)
+        return self._start(("-m", "aserpc", *arguments), env, arguments[0])
+
+    def python(self, source: str, *arguments: str, **env: str) -> Process:
+        """Start a script; `env` is added to its environment."""
+        return self._start(("-c", source, *arguments), env, "script")
+
+    def _start(self, arguments: Sequence[str], env: Mapping[str, str], name: str) -> Process:
+        log = self.logs / f"{len(self._processes)}-{name}"
+        command = [*self.prefix, sys.executable, *arguments]
+        process = Process(name, command, self.cwd, {**self.env, **env}, log)
         self._processes.append(process)
         return process
 
@@ -165,7 +175,7 @@ class Cli:
 
     def close(self) -> None:
         """End managers in order, as their workers have sessions of their own; kill the rest."""
-        managers = [p for p in self._processes if p.command[3] in ("up", "manager") and p.runs()]
+        managers = [p for p in self._processes if p.name in ("up", "manager") and p.runs()]
         for process in managers:
             process.signal(signal.SIGTERM)
         for process in managers:
