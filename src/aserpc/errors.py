@@ -7,6 +7,8 @@
     ├── RegistryError (ValueError)            a registry, provider or factory that can't be used
     ├── SpawnError                            a worker can't be started as its configuration says
     ├── AddressError (ValueError)             an address that can't be bound or connected to
+    ├── KeysError (ValueError)                a key, or the folder of the keys, that can't be used
+    ├── NotAllowedError (PermissionError)     the broker does not allow this to your key
     ├── ProtocolError (ValueError)            bytes from a peer that are no message of this version
     ├── MessageTooLargeError (ValueError)     refused by the sender, nothing was sent
     ├── PayloadError (TypeError)              a value that the wire has no form for
@@ -38,9 +40,11 @@ __all__ = [
     "CalculationTimeoutError",
     "CancelledRequestError",
     "DeadlineError",
+    "KeysError",
     "LeftOutWarning",
     "MessageTooLargeError",
     "NoWorkersError",
+    "NotAllowedError",
     "PayloadError",
     "PoisonError",
     "ProtocolError",
@@ -72,6 +76,14 @@ class SpawnError(AserpcError):
 
 class AddressError(AserpcError, ValueError):
     """An address that can't be bound or connected to."""
+
+
+class KeysError(AserpcError, ValueError):
+    """A key, or the folder of the keys, that can't be used."""
+
+
+class NotAllowedError(AserpcError, PermissionError):
+    """The broker does not allow this to your key, or to anybody without one."""
 
 
 class ProtocolError(AserpcError, ValueError):

@@ -143,8 +143,8 @@ class House:
     def describe(self, number: int = 0, peer: bytes = b"client") -> RequestKey:
         return self.ask(number, peer=peer, op="describe")
 
-    def cancel(self, *keys: RequestKey) -> None:
-        self.client(Cancel([list(key) for key in keys]))
+    def cancel(self, *keys: RequestKey, peer: bytes = b"client") -> None:
+        self.client(Cancel([list(key) for key in keys]), peer)
 
     def ping(self, *keys: RequestKey, peer: bytes = b"client") -> Pong:
         self.client(Ping([list(key) for key in keys]), peer)

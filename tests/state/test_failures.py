@@ -21,6 +21,7 @@ EXPECTED: dict[str, tuple[type[Exception], ...]] = {
     "cancelled": (errors.CancelledRequestError,),
     "too_large": (errors.MessageTooLargeError, ValueError),
     "protocol": (errors.ProtocolError, ValueError),
+    "not_allowed": (errors.NotAllowedError, PermissionError),
 }
 
 
@@ -39,6 +40,7 @@ def test_each_failure_has_its_exception(kind: str) -> None:
         "cancelled",
         "too_large",
         "protocol",
+        "not_allowed",
         "calculation",
         "poison",
         "calculation_timeout",

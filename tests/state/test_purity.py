@@ -13,7 +13,7 @@ import aserpc
 ROOT = Path(aserpc.__file__).parent
 
 BROKER = (
-    "tables", "records", "requests", "deaths", "workers", "managers", "state", "effects",
+    "tables", "peers", "records", "requests", "deaths", "workers", "managers", "state", "effects",
     "snapshot",
 )  # fmt: skip
 MESSAGES = ("__init__", "base", "client", "manager", "requests", "sides", "worker")
@@ -32,6 +32,7 @@ PURE = [
     "header.py",
     *(f"messages/{name}.py" for name in MESSAGES),
     "nesting.py",
+    "security/roles.py",
     "timers.py",
 ]
 FORBIDDEN = {

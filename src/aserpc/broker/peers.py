@@ -36,6 +36,11 @@ def user_of(peer: bytes) -> bytes:
     return peer[1 : 1 + USER_SIZE] if peer[:1] == _REMOTE else b""
 
 
+def same_user(one: bytes, other: bytes) -> bool:
+    """Whether two peers have the same key; the connections of a user come and go."""
+    return user_of(one) == user_of(other)
+
+
 def routing_id(peer: bytes) -> bytes:
     """Return the routing id of a peer's socket."""
     return peer[1 + USER_SIZE :] if peer[:1] == _REMOTE else peer[1:]

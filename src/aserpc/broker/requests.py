@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from aserpc.broker.effects import Effect, ToClient, ToWorker
+from aserpc.broker.peers import same_user
 from aserpc.broker.records import Calculator, Job, Manager, Worker
 from aserpc.broker.snapshot import progress
 from aserpc.broker.tables import JobState, WorkerState, is_allowed
@@ -84,6 +85,10 @@ class Requests:
             job.client = peer
             return
         calculator = self.calculators.get(request.calculator)
+        if job is not None and not same_user(job.client, peer):
+            reason = "this request is another key's"
+            self._answer_failure(peer, request.key, "not_allowed", reason)
+            return
         if self.stopping:
             self._answer_failure(peer, request.key, "broker_stopped", "the broker is stopping")
             return
@@ -173,7 +178,7 @@ class Requests:
         pong = Pong(self.incarnation)
         for session, number in ping.keys:
             job = self.jobs.get((session, number))
-            if job is None:
+            if job is None or not same_user(job.client, peer):
                 pong.unknown.append([session, number])
             else:
                 job.client = peer

@@ -7,10 +7,11 @@ reads no clock. Its rules for requests and for workers stand in `requests` and `
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from aserpc.broker.effects import Effect
 from aserpc.broker.managers import Managers
+from aserpc.broker.peers import is_remote, routing_id, same_user, user_of
 from aserpc.broker.records import Manager
 from aserpc.broker.snapshot import snapshot
 from aserpc.broker.tables import JobState, WorkerState
@@ -30,6 +31,7 @@ from aserpc.messages import (
     Offer,
     Ping,
     Ready,
+    Refuse,
     Reject,
     Reload,
     Request,
@@ -68,7 +70,7 @@ class BrokerState(Managers):
         elif isinstance(message, Cancel):
             for session, number in message.keys:
                 job = self.jobs.get((session, number))
-                if job is not None:
+                if job is not None and same_user(job.client, peer):
                     self._cancel(job)
         elif isinstance(message, StatusRequest):
             status = snapshot(self.calculators, self.workers.values(), self.managers.values(), now)
@@ -123,6 +125,16 @@ class BrokerState(Managers):
 
     def _from_manager(self, manager: Manager, message: Message, now: float) -> None:
         manager.last_heard, manager.asked = now, False
+    def _claims(self, peer: bytes) -> str:
+        """Return whose routing id an unknown peer has taken, as the log calls it."""
+        if not is_remote(peer):
+            return ""
+        mine = routing_id(peer)
+        for other in (*self.workers.values(), *self.managers.values()):
+            if is_remote(other.peer) and routing_id(other.peer) == mine:
+                return other.label
+        return ""
+
         if isinstance(message, Spawning):
             self._spawning(manager, message, now)
         elif isinstance(message, SpawnFailed):
@@ -139,6 +151,25 @@ class BrokerState(Managers):
 
     def rejected(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
         """Answer a peer that sent what could not be read."""
+    def refused(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
+        """Tell a peer that it may not say what it said."""
+        send = self._to_worker if is_worker else self._to_client
+        send(peer, Refuse(reason))
+        return self._take()
+
+    def revoked(self, users: Collection[bytes], now: float) -> list[Effect]:
+        """Drop all that has to do with keys that are not allowed any more."""
+        for job in [job for job in self.jobs.values() if user_of(job.client) in users]:
+            self._cancel(job)
+        reason = "its key is not allowed any more"
+        for worker in [w for w in self.workers.values() if user_of(w.peer) in users]:
+            self._to_worker(worker.peer, Refuse(reason))
+            self._end(worker, WorkerState.GONE, now, reason)
+        for manager in [m for m in self.managers.values() if user_of(m.peer) in users]:
+            self._to_worker(manager.peer, Refuse(reason))
+            self._manager_ends(manager, reason, now)
+        return self._take()
+
         send = self._to_worker if is_worker else self._to_client
         send(peer, Reject(reason))
         return self._take()

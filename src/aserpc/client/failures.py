@@ -11,6 +11,7 @@ from aserpc.errors import (
     CancelledRequestError,
     DeadlineError,
     MessageTooLargeError,
+    NotAllowedError,
     NoWorkersError,
     PoisonError,
     ProtocolError,
@@ -34,6 +35,7 @@ _ERRORS: dict[str, type[AserpcError]] = {
     "cancelled": CancelledRequestError,
     "too_large": MessageTooLargeError,
     "protocol": ProtocolError,
+    "not_allowed": NotAllowedError,
 }
 assert {*_ERRORS, "calculation"} == {*FAILURES}
 

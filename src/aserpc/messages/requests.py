@@ -109,6 +109,7 @@ FAILURES = {
     "cancelled": "the client no longer wants the request, and it was not started",
     "too_large": "the answer is over the size limit",
     "protocol": "the request could not be read",
+    "not_allowed": "the request is somebody else's",
 }
 
 

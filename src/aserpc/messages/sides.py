@@ -34,14 +34,14 @@ from aserpc.messages.worker import (
 FROM_CLIENT: tuple[type[Message], ...] = (
     Request, Cancel, Ping, StatusRequest, ShutdownRequest, Reload,
 )  # fmt: skip
-TO_CLIENT: tuple[type[Message], ...] = (Answer, Pong, Status, Reject)
+TO_CLIENT: tuple[type[Message], ...] = (Answer, Pong, Status, Refuse, Reject)
 #: Workers and managers come in by the same socket.
 FROM_WORKER: tuple[type[Message], ...] = (
     Hello, Ready, Failed, Answer, Heartbeat, Leave, Goodbye, Offer, Spawning, SpawnFailed,
     Gpus, WorkerEnded,
 )  # fmt: skip
 TO_MANAGER: tuple[type[Message], ...] = (
-    Accept, Demand, Probe, Unknown, Welcome, Dismiss, Stopping, Reload, Reject,
+    Accept, Demand, Probe, Unknown, Welcome, Dismiss, Stopping, Reload, Refuse, Reject,
 )  # fmt: skip
 TO_WORKER: tuple[type[Message], ...] = (
     Welcome, Unknown, Probe, Refuse, Request, Cancel, Shutdown, Dismiss, Stay, Stopping, Reject,

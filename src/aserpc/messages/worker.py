@@ -113,7 +113,7 @@ class Probe(Message):
 
 @dataclass(slots=True)
 class Refuse(Message):
-    """The broker does not take the worker, which ends."""
+    """The broker does not take the worker, or what somebody may not say; the peer ends."""
 
     KIND = "REFUSE"
     reason: str
