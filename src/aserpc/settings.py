@@ -91,6 +91,14 @@ class Settings:
             never=True,
         ),
     )
+    reconnect_grace: float = field(
+        default=2.0,
+        metadata=_option(
+            "Time that a broken connection of a worker on another machine may take to come back "
+            "before its requests run elsewhere",
+            unit="s",
+        ),
+    )
     client_timeout_ms: float = field(
         default=60000,
         metadata=_option(

@@ -60,9 +60,10 @@ def ready(
     capacity: int = 1,
     running: Iterable[RequestKey] = (),
     description: bytes | None = None,
+    sent: int = 1 << 30,
 ) -> Ready:
     pairs = [list(key) for key in running]
-    return Ready(name, {}, about() if description is None else description, capacity, pairs)
+    return Ready(name, {}, about() if description is None else description, capacity, pairs, sent)
 
 
 class WatchedState(BrokerState):

@@ -77,8 +77,10 @@ def _check_groups(calculator: Calculator, members: list[Worker]) -> None:
     busy = [w for w in members if w.state is WorkerState.BUSY]
     assert {*calculator.workers} == peers([w for w in members if w.state in TAKING])
     assert {*calculator.serving} == peers([w for w in members if w.state in SERVING])
-    assert {*calculator.idle} == peers([w for w in members if w.state is WorkerState.IDLE])
-    assert {*calculator.partial} == peers([w for w in busy if len(w.jobs) < w.capacity])
+    here = [w for w in members if w.away_since is None]
+    assert {*calculator.idle} == peers([w for w in here if w.state is WorkerState.IDLE])
+    with_room = [w for w in busy if len(w.jobs) < w.capacity]
+    assert {*calculator.partial} == peers([w for w in here if w in with_room])
 
 
 def _check_waiting(calculator: Calculator) -> None:

@@ -94,13 +94,14 @@ MESSAGES: list[Message] = [
     Status(6, {"workers": {"lj": {"total": 1}}, "processes": [{"pid": 1}]}),
     Hello("lj", {"pid": 1, "host": "h", "spawn_id": None}),
     Ready("lj", {}, about(), 3, [[S, 1]]),
-    Ready("lj", {}, about(), 3, [[S, 1]], 60.0),
+    Ready("lj", {}, about(), 3, [[S, 1]], 7, 60.0),
     Failed("lj", {"kind": "worker_failed", "message": "x"}),
     Heartbeat(),
     Leave(),
     Goodbye([[S, 1]]),
     Welcome(),
     Unknown(),
+    Unknown(12),
     Probe(),
     Refuse("differs"),
     Shutdown(),
@@ -195,11 +196,11 @@ WRONG: dict[str, bytes] = {
     "a kind that nests": packed(nested(1000), []),
     "a kind that is long": packed("X" * 100_000),
     "a field too few": packed("PING"),
-    "a field too many": packed("PING", [], []),
-    "a field of another type": packed("PING", {}),
+    "a field too many": packed("PING", [], 0, []),
+    "a field of another type": packed("PING", {}, 0),
     "a field that is true": packed("STATUS_REQUEST", True),
     "a number that is a float": packed("STATUS_REQUEST", 1.0),
-    "more after it": packed("PING", []) + b"\x00",
+    "more after it": packed("PING", [], 0) + b"\x00",
     "a name that is no UTF-8": packed("HELLO", b"\xff", {}),
     "broken UTF-8": b"\x94\x01\xa5HELLO\xa2\xff\xfe\x80",
     "an empty name": packed("HELLO", "", {}),
@@ -212,7 +213,7 @@ WRONG: dict[str, bytes] = {
     "an id beyond 63 bits": packed("CANCEL", [[S, 1 << 63]]),
     "an id that is true": packed("CANCEL", [[S, True]]),
     "a key of three": packed("CANCEL", [[S, 1, 2]]),
-    "a key that is none": packed("PING", [None]),
+    "a key that is none": packed("PING", [None], 0),
     "a capacity of nothing": packed("READY", "lj", {}, b"", 0, []),
     "a capacity beyond all": packed("READY", "lj", {}, b"", 1 << 40, []),
     "a description that is none": packed("READY", "lj", {}, b"\xc1", 1, []),
@@ -256,7 +257,7 @@ def test_what_is_no_message_is_a_protocol_error(frame: bytes) -> None:
 
 
 def test_a_header_over_the_limit_is_not_unpacked() -> None:
-    frame = packed("PING", [[S, 1]]) + bytes(MAX_HEADER_SIZE)
+    frame = packed("PING", [[S, 1]], 0) + bytes(MAX_HEADER_SIZE)
     with pytest.raises(ProtocolError, match="limit"):
         unpack_header(frame, FROM_CLIENT)
 

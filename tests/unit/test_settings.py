@@ -53,6 +53,7 @@ def test_names_and_defaults_are_those_promised() -> None:
         ("ASERPC_IDLE_TIMEOUT", "300.0", "s"),
         ("ASERPC_CALCULATION_TIMEOUT", "inf", "s"),
         ("ASERPC_REQUEST_QUEUE_TIMEOUT", "60.0", "s"),
+        ("ASERPC_RECONNECT_GRACE", "2.0", "s"),
         ("ASERPC_CLIENT_TIMEOUT_MS", "60000", "ms"),
     ]
     assert all(option.help for option in options())
@@ -68,6 +69,7 @@ def test_defaults(home: Path) -> None:
         idle_timeout=300.0,
         calculation_timeout=math.inf,
         request_queue_timeout=60.0,
+        reconnect_grace=2.0,
         client_timeout_ms=60000,
     )
 

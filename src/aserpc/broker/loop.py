@@ -58,6 +58,8 @@ class Broker:
         Seconds after which a silent worker is lost.
     request_queue_timeout : float, optional
         Seconds that a request waits for a calculator with neither a worker nor one that starts.
+    reconnect_grace : float, optional
+        Seconds that a broken connection of a worker on another machine may take to come back.
     allow_mixed : bool
         Whether workers of one name may differ in factory, arguments or versions.
 
@@ -74,6 +76,7 @@ class Broker:
         worker_timeout: float | None = None,
         request_queue_timeout: float | None = None,
         *,
+        reconnect_grace: float | None = None,
         allow_mixed: bool = False,
     ) -> None:
         settings = load_settings(
@@ -82,6 +85,7 @@ class Broker:
                 "ipc_backend": backend,
                 "worker_timeout": worker_timeout,
                 "request_queue_timeout": request_queue_timeout,
+                "reconnect_grace": reconnect_grace,
             },
             labels={"ipc_frontend": "frontend", "ipc_backend": "backend"},
         )
@@ -100,6 +104,7 @@ class Broker:
                 raise AddressError(msg)
         self.worker_timeout = settings.worker_timeout
         self.request_queue_timeout = settings.request_queue_timeout
+        self.reconnect_grace = settings.reconnect_grace
         self.allow_mixed = allow_mixed
         #: Set while the broker serves.
         self.serving = threading.Event()
@@ -123,6 +128,7 @@ class Broker:
             secrets.token_bytes(IDENTITY_SIZE),
             self.worker_timeout,
             self.request_queue_timeout,
+            self.reconnect_grace,
             allow_mixed=self.allow_mixed,
         )
         with contextlib.ExitStack() as stack:

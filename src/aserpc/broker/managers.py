@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from aserpc.broker.peers import is_remote
 from aserpc.broker.records import Calculator, Manager, Worker
 from aserpc.broker.tables import JobState, WorkerState
-from aserpc.broker.workers import Workers
+from aserpc.broker.workers import RETRY_INTERVAL, Workers
 from aserpc.messages import (
     Accept,
     Demand,
@@ -97,6 +98,29 @@ class Managers(Workers):
         if not calculator.serving:
             for job in calculator.waiting():
                 self._fail(job, JobState.FAILED, "worker_failed", reason)
+
+    def _manager_is_away(self, manager: Manager, now: float) -> None:
+        """Give a manager up, or wait a while for it if its connection may come back."""
+        if manager.away_since is None:
+            manager.away_since = now
+        grace = self.reconnect_grace if is_remote(manager.peer) else 0.0
+        if now >= manager.away_since + grace:
+            self._manager_ends(manager, "its connection broke", now)
+        else:
+            manager.asked = False
+            self._timers.cancel(manager.timer)
+            manager.timer = self._timers.at(now + RETRY_INTERVAL, self._try_manager, manager)
+
+    def _try_manager(self, manager: Manager, now: float) -> None:
+        """Try a connection that broke; if it is there again, find out what was lost."""
+        if manager.away_since is not None and not manager.asked:
+            manager.asked = True
+            self._to_worker(manager.peer, Probe())
+            manager.timer = self._timers.at(now + RETRY_INTERVAL, self._try_manager, manager)
+            return
+        manager.away_since, manager.asked = None, False
+        self._to_worker(manager.peer, Unknown())
+        self._watch(manager, now)
 
     def _manager_ends(self, manager: Manager, why: str, now: float) -> None:
         logger.info("%s is gone: %s", manager.label, why)

@@ -38,6 +38,8 @@ class Job:
     worker: Worker | None = None
     #: When a worker began to compute it.
     started_at: float = 0.0
+    #: Its number among the requests that were sent to that worker.
+    order: int = 0
     #: The workers that were lost while they computed it.
     deaths: list[Death] = field(default_factory=list)
     #: When the client stops waiting; None: it waits.
@@ -79,6 +81,10 @@ class Worker:
     #: Whether it was asked for a sign of life, and when it is to be looked at next.
     asked: bool = False
     timer: Timer | None = None
+    #: Since when its connection is broken, if that may come back; None: it is there.
+    away_since: float | None = None
+    #: How many requests were sent to it.
+    sent: int = 0
 
     @property
     def label(self) -> str:
@@ -112,6 +118,8 @@ class Manager:
     gpus: list[Any] = field(default_factory=list)
     asked: bool = False
     timer: Timer | None = None
+    #: As `Worker.away_since`.
+    away_since: float | None = None
 
     @property
     def label(self) -> str:
@@ -234,17 +242,18 @@ class Calculator:
     def file(self, worker: Worker) -> None:
         """Put a worker where its state and number of requests say."""
         peer, state = worker.peer, worker.state
+        here, has_room = worker.away_since is None, len(worker.jobs) < worker.capacity
         for group, belongs in (
             (self.workers, state in TAKING),
             (self.serving, state in SERVING),
-            (self.idle, state is WorkerState.IDLE),
-            (self.partial, state is WorkerState.BUSY and len(worker.jobs) < worker.capacity),
+            (self.idle, here and state is WorkerState.IDLE),
+            (self.partial, here and state is WorkerState.BUSY and has_room),
         ):
             if belongs:
                 group[peer] = worker
             else:
                 group.pop(peer, None)
-        if state is WorkerState.IDLE and not worker.answered:
+        if peer in self.idle and not worker.answered:
             self.idle.move_to_end(peer, last=False)  # never used is not most recently used
 
     def is_waited_for(self) -> bool:

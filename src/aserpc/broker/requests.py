@@ -47,6 +47,8 @@ class Requests:
         Seconds after which a silent idle worker is lost.
     request_queue_timeout
         Seconds that a request waits for a calculator with neither a worker nor one that starts.
+    reconnect_grace
+        Seconds that the connection of a worker or manager on another machine may take to come back.
     allow_mixed
         Whether workers of one name may have different factories, arguments or versions.
     """
@@ -56,12 +58,14 @@ class Requests:
         incarnation: bytes,
         worker_timeout: float = 30.0,
         request_queue_timeout: float = 60.0,
+        reconnect_grace: float = 2.0,
         *,
         allow_mixed: bool = False,
     ) -> None:
         self.incarnation = incarnation
         self.worker_timeout = worker_timeout
         self.request_queue_timeout = request_queue_timeout
+        self.reconnect_grace = reconnect_grace
         self.allow_mixed = allow_mixed
         self.calculators: dict[str, Calculator] = {}
         self.workers: dict[bytes, Worker] = {}
@@ -81,14 +85,14 @@ class Requests:
 
     def _request(self, peer: bytes, request: Request, payload: list[Buffer], now: float) -> None:
         job = self.jobs.get(request.key)
-        if job is not None:  # sent again: the answer goes to where it was asked last
-            job.client = peer
-            return
-        calculator = self.calculators.get(request.calculator)
         if job is not None and not same_user(job.client, peer):
             reason = "this request is another key's"
             self._answer_failure(peer, request.key, "not_allowed", reason)
             return
+        if job is not None:  # sent again: the answer goes to where it was asked last
+            job.client = peer
+            return
+        calculator = self.calculators.get(request.calculator)
         if self.stopping:
             self._answer_failure(peer, request.key, "broker_stopped", "the broker is stopping")
             return
@@ -139,6 +143,8 @@ class Requests:
                 request = dataclasses.replace(request, deadline=max(0.0, job.deadline - now))
             self._move_job(job, JobState.ASSIGNED if worker.jobs else JobState.RUNNING)
             job.worker, job.started_at = worker, now
+            worker.sent += 1
+            job.order = worker.sent
             worker.jobs[job.key] = job
             calculator.served(request.session, worker)
             self._move_worker(worker, WorkerState.BUSY)
@@ -175,7 +181,7 @@ class Requests:
                 self._to_client(job.client, Answer(*job.key, about=worker.about))
 
     def _ping(self, peer: bytes, ping: Ping, now: float) -> None:
-        pong = Pong(self.incarnation)
+        pong = Pong(self.incarnation, id=ping.id)
         for session, number in ping.keys:
             job = self.jobs.get((session, number))
             if job is None or not same_user(job.client, peer):

@@ -49,9 +49,6 @@ from aserpc.messages import (
 
 logger = logging.getLogger(__name__)
 
-#: How long the connection of a worker of the previous broker may take to come back, s.
-RETURN_GRACE = 5.0
-
 
 class BrokerState(Managers):
     """The broker, without its sockets and its clock.
@@ -89,6 +86,11 @@ class BrokerState(Managers):
         worker = self.workers.get(peer)
         if worker is not None:
             worker.last_heard, worker.asked = now, False
+            if worker.away_since is not None:
+                self._is_back(worker, now)
+        elif peer not in self.managers and (owner := self._claims(peer)):
+            logger.warning("a peer with another key claims the connection of %s", owner)
+            return self._take()
         if isinstance(message, Hello):
             self._hello(peer, message, now)
         elif isinstance(message, Ready):
@@ -105,7 +107,7 @@ class BrokerState(Managers):
             self._answer(worker, message, payload, now)
         elif isinstance(message, Heartbeat):
             returning = worker.state is WorkerState.RETURNING
-            self._to_worker(peer, Unknown() if returning else Welcome())
+            self._to_worker(peer, Unknown(worker.sent) if returning else Welcome())
         elif isinstance(message, Leave):
             # With a request on its way to it, it stays: the request is the answer.
             if worker.jobs:
@@ -123,8 +125,6 @@ class BrokerState(Managers):
             self._failed(worker, message, now)
         return self._take()
 
-    def _from_manager(self, manager: Manager, message: Message, now: float) -> None:
-        manager.last_heard, manager.asked = now, False
     def _claims(self, peer: bytes) -> str:
         """Return whose routing id an unknown peer has taken, as the log calls it."""
         if not is_remote(peer):
@@ -135,6 +135,8 @@ class BrokerState(Managers):
                 return other.label
         return ""
 
+    def _from_manager(self, manager: Manager, message: Message, now: float) -> None:
+        manager.last_heard, manager.asked, manager.away_since = now, False, None
         if isinstance(message, Spawning):
             self._spawning(manager, message, now)
         elif isinstance(message, SpawnFailed):
@@ -149,8 +151,6 @@ class BrokerState(Managers):
             self._manager_ends(manager, "it said goodbye", now)
             self._to_worker(manager.peer, Dismiss())
 
-    def rejected(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
-        """Answer a peer that sent what could not be read."""
     def refused(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
         """Tell a peer that it may not say what it said."""
         send = self._to_worker if is_worker else self._to_client
@@ -170,6 +170,8 @@ class BrokerState(Managers):
             self._manager_ends(manager, reason, now)
         return self._take()
 
+    def rejected(self, peer: bytes, reason: str, *, is_worker: bool) -> list[Effect]:
+        """Answer a peer that sent what could not be read."""
         send = self._to_worker if is_worker else self._to_client
         send(peer, Reject(reason))
         return self._take()
@@ -184,12 +186,9 @@ class BrokerState(Managers):
                     self._requeue(worker.jobs[key], now)
                     if key == undelivered.key:
                         break
-            if worker.state is WorkerState.RETURNING and now < worker.since + RETURN_GRACE:
-                self._check_at(worker, now + 0.2)
-            else:
-                self._end(worker, WorkerState.LOST, now, "its connection broke")
+            self._connection_broke(worker, now)
         elif peer in self.managers:
-            self._manager_ends(self.managers[peer], "its connection broke", now)
+            self._manager_is_away(self.managers[peer], now)
         return self._take()
 
     def connection_closed(self, now: float) -> None:

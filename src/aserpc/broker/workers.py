@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from aserpc.broker.deaths import Deaths
+from aserpc.broker.peers import is_remote
 from aserpc.broker.records import STARTING, Calculator, Worker
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import (
@@ -22,6 +23,12 @@ from aserpc.messages import (
 )
 
 logger = logging.getLogger(__name__)
+
+#: How long the connection of a worker of the previous broker may take to come back, s.
+RETURN_GRACE = 5.0
+
+#: How often a connection that is broken is tried again, s.
+RETRY_INTERVAL = 0.2
 
 #: For how long connections are tried, and how often, after one was closed, s: libzmq tells of the
 #: closing a little before sends fail.
@@ -81,8 +88,9 @@ class Workers(Deaths):
         worker.free_since = now
         # A worker that registers again tells what it has; the rest was lost on the way to it.
         has = {tuple(key) for key in ready.running}
-        for key in [key for key in reversed(worker.jobs) if key not in has]:
-            self._requeue(worker.jobs[key], now)
+        for key, job in reversed(list(worker.jobs.items())):
+            if key not in has and job.order <= ready.sent:
+                self._requeue(job, now)
         calculator.file(worker)  # by its capacity
         if worker.state in STARTING:
             self._move_worker(worker, WorkerState.IDLE)
@@ -117,7 +125,7 @@ class Workers(Deaths):
         self.roster_changed = True
         for job in reversed(list(worker.jobs.values())):
             if lost and job.state is JobState.RUNNING:
-                self._died(job, worker, why, now, seen=True)
+                self._died(job, worker, why, now, seen=not is_remote(worker.peer))
                 self._decide(job, now)
             else:
                 self._requeue(job, now)
@@ -170,6 +178,33 @@ class Workers(Deaths):
                 self._see_to_those_who_wait(worker, "it was asked to shut down", now)
         return len(chosen)
 
+    def _connection_broke(self, worker: Worker, now: float) -> None:
+        """Give a worker up, or wait a while for it if its connection may come back."""
+        if worker.state is WorkerState.RETURNING:
+            lost = now >= worker.since + RETURN_GRACE
+        elif not is_remote(worker.peer):
+            lost = True
+        elif worker.away_since is None:
+            logger.warning("%s: its connection broke", worker.label)
+            worker.away_since, lost = now, False
+            worker.calculator.file(worker)
+        else:
+            lost = now >= worker.away_since + self.reconnect_grace
+        if lost:
+            self._end(worker, WorkerState.LOST, now, "its connection broke")
+        else:
+            worker.asked = False
+            self._check_at(worker, now + RETRY_INTERVAL)
+
+    def _is_back(self, worker: Worker, now: float) -> None:
+        """Take it that a worker has its connection again; what was on its way may be lost."""
+        logger.info("%s is connected again", worker.label)
+        worker.away_since, worker.asked = None, False
+        worker.calculator.file(worker)
+        self._to_worker(worker.peer, Unknown(worker.sent))
+        self._check_at(worker, now + self.worker_timeout / 2)
+        self._dispatch(worker.calculator, now)
+
     def _check_at(self, worker: Worker, when: float) -> None:
         """Look at a worker at an instant, and not at the one that was set before."""
         self._timers.cancel(worker.timer)
@@ -185,7 +220,14 @@ class Workers(Deaths):
         half = self.worker_timeout / 2
         # One that was asked to leave before it was ready may still be loading.
         leaves = worker.state is WorkerState.LEAVING and bool(worker.about) and not worker.jobs
-        if worker.asked and (leaves or worker.state is WorkerState.IDLE):
+        if worker.away_since is not None:
+            if worker.asked:  # and there was a connection
+                self._is_back(worker, now)
+            else:
+                self._to_worker(worker.peer, Probe())
+                worker.asked = True
+                self._check_at(worker, now + RETRY_INTERVAL)
+        elif worker.asked and (leaves or worker.state is WorkerState.IDLE):
             silent = now - worker.last_heard
             self._end(worker, WorkerState.LOST, now, f"it was silent for {silent:.3g} s")
         elif now < worker.last_heard + half and worker.state is not WorkerState.RETURNING:
@@ -205,8 +247,10 @@ class Workers(Deaths):
             self._sweep_until = None
 
     def _probe(self, worker: Worker) -> None:
-        returning = worker.state is WorkerState.RETURNING
-        self._to_worker(worker.peer, Unknown() if returning else Probe())
+        # One on another machine may have a new connection already: what was on its way by the old
+        # one is lost, and only the worker knows what that was.
+        unsure = worker.state is WorkerState.RETURNING or (is_remote(worker.peer) and worker.jobs)
+        self._to_worker(worker.peer, Unknown(worker.sent) if unsure else Probe())
 
 
 def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | None:
@@ -225,9 +269,6 @@ def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | N
     return None
 
 
-def _show(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else text[:300] + "..."
 def _are_same(one: Any, other: Any) -> bool:
     """Whether two values are equal, where not-a-numbers are, too."""
     if isinstance(one, dict) and isinstance(other, dict):
@@ -237,3 +278,6 @@ def _are_same(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 
+def _show(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else text[:300] + "..."

@@ -56,6 +56,9 @@ def broker(
     queue_timeout: Annotated[
         float | None, setting("request_queue_timeout", "--queue-timeout")
     ] = None,
+    reconnect_grace: Annotated[
+        float | None, setting("reconnect_grace", "--reconnect-grace")
+    ] = None,
     allow_mixed: AllowMixed = False,
     log_level: LogLevel = "INFO",
 ) -> None:
@@ -64,7 +67,14 @@ def broker(
     from aserpc.broker import Broker
     from aserpc.serving import stop_on_signals
 
-    served = Broker(frontend, backend, timeout, queue_timeout, allow_mixed=allow_mixed)
+    served = Broker(
+        frontend,
+        backend,
+        timeout,
+        queue_timeout,
+        reconnect_grace=reconnect_grace,
+        allow_mixed=allow_mixed,
+    )
     with stop_on_signals(served.stop, served.waker):
         served.serve()
 

@@ -37,6 +37,8 @@ class Ready(Message):
     capacity: int = 1
     #: Requests that it has, when it registers again; those that it lacks were lost on the way.
     running: list[Any] = field(default_factory=list)
+    #: What the `Unknown` that this answers said: what was sent later may be on its way yet.
+    sent: int = 0
     #: Time after which it ends a calculation together with itself, s; None: never.
     calculation_timeout: float | None = None
 
@@ -99,9 +101,11 @@ class Welcome(Message):
 
 @dataclass(slots=True)
 class Unknown(Message):
-    """The broker does not know the worker, or no longer; the worker registers again."""
+    """The broker does not know a worker, or not what it has; the worker registers again."""
 
     KIND = "UNKNOWN"
+    #: How many requests the broker has sent to it: those before this message.
+    sent: int = 0
 
 
 @dataclass(slots=True)

@@ -44,8 +44,8 @@ PATIENCE = 2.0
 #: How often it says so, s.
 WAITING_INTERVAL = 5.0
 
-#: How long after it has registered it does not do so again, s. The broker may have asked often
-#: while the worker computed, and each `Ready` takes back the requests on their way to it.
+#: How long after it has registered it does not do so again, s, unless it was sent requests
+#: meanwhile: the broker may have asked often while the worker computed.
 REGISTER_INTERVAL = 1.0
 
 #: How long a worker that goes waits for the broker's leave, s.
@@ -133,6 +133,8 @@ class WorkerState:
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
         self._registered_at = float("-inf")
+        #: How many requests the broker had sent when it asked for what is here.
+        self._sent = 0
         self._ends_at = float("inf")
 
     @property
@@ -180,7 +182,8 @@ class WorkerState:
         if isinstance(message, Unknown):
             # One that goes must get no more requests.
             wanted = self.phase in (Phase.LOADING, Phase.SERVING)
-            late = now >= self._registered_at + REGISTER_INTERVAL
+            late = now >= self._registered_at + REGISTER_INTERVAL or message.sent != self._sent
+            self._sent = message.sent
             return [self._register(now)] if wanted and late else []
         if isinstance(message, Cancel):
             return self._cancel(message)
@@ -312,6 +315,7 @@ class WorkerState:
             self._about,
             self.capacity,
             running,
+            self._sent,
             self.calculation_timeout,
         )
 
