@@ -39,5 +39,5 @@ def answer_pings(message: Message) -> list[Message]:
 def pong(ping: Ping, *, known: bool) -> Pong:
     """Say that the broker has all, or none, of the requests asked about."""
     if not known:
-        return Pong(b"i" * 16, [], ping.keys)
-    return Pong(b"i" * 16, [[*key, "running", "it is"] for key in ping.keys], [])
+        return Pong(b"i" * 16, [], ping.keys, ping.id)
+    return Pong(b"i" * 16, [[*key, "running", "it is"] for key in ping.keys], [], ping.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -32,6 +33,9 @@ NEWS_INTERVAL = 10.0
 MAX_IDLE = 3
 
 M = TypeVar("M", bound=Message)
+
+#: Of the pings whose answers are told from those of others.
+_numbers = itertools.count(1)
 
 
 class Channel:
@@ -249,7 +253,7 @@ def borrowed(address: str) -> Iterator[Channel]:
 def check_broker(address: str, timeout: float) -> None:
     """Raise `BrokerUnreachableError` if no broker answers within `timeout` seconds."""
     with borrowed(address) as channel:
-        channel.exchange(Ping(), Pong, timeout)
+        channel.exchange(Ping(id=next(_numbers)), Pong, timeout)
 
 
 @atexit.register

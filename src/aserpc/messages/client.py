@@ -15,6 +15,8 @@ class Ping(Message):
 
     KIND = "PING"
     keys: list[Any] = field(default_factory=list)
+    #: Comes back in the `Pong`: an old answer is so no sign of life.
+    id: int = 0
 
     def check(self) -> None:
         """See `Message.check`."""
@@ -32,6 +34,8 @@ class Pong(Message):
     known: list[Any] = field(default_factory=list)
     #: ``[session, id]`` for each that it has not: the client sends it again.
     unknown: list[Any] = field(default_factory=list)
+    #: That of the `Ping`.
+    id: int = 0
 
     def check(self) -> None:
         """See `Message.check`."""
