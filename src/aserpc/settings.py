@@ -11,19 +11,28 @@ import difflib
 import functools
 import math
 import os
-import re
 import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aserpc.errors import SettingsError
+from aserpc.setting_values import (
+    PLACEHOLDER,
+    Given,
+    read_address,
+    read_duration,
+    read_folder,
+    read_text,
+)
 
 #: Name of the sockets' folder, where none is set.
 FOLDER = ".aserpc"
+
+#: The folder of the keys, where none is set.
+KEYS_FOLDER = "~/.config/aserpc/keys"
 
 #: What every environment variable of ours begins with.
 PREFIX = "ASERPC_"
@@ -31,9 +40,6 @@ PREFIX = "ASERPC_"
 #: Variables that are no settings: a manager gives its workers their spawn's id, and the command
 #: line takes its log level from there.
 OTHER_VARIABLES = ("ASERPC_SPAWN_ID", "ASERPC_LOG_LEVEL", "ASERPC_WORKDIR")
-
-#: Stands for the sockets' folder in an address.
-PLACEHOLDER = "{IPC_DIR}"
 
 # An environment variable is taken for a misspelt setting from this likeness on; others may well
 # belong to someone else's script.
@@ -107,6 +113,17 @@ class Settings:
             never=True,
         ),
     )
+    keys_dir: Path = field(
+        default=Path(KEYS_FOLDER),
+        metadata=_option("Folder of the keys, for connections by tcp", text=KEYS_FOLDER),
+    )
+    broker_key: str = field(
+        default="",
+        metadata=_option(
+            "Name or public key of the broker to connect to by tcp, where several are allowed",
+            text="the one that is allowed",
+        ),
+    )
 
     @property
     def local_frontend(self) -> str:
@@ -168,19 +185,6 @@ _DEFAULT_ADDRESSES = {
 }
 
 
-class _Given(NamedTuple):
-    """A value somebody set: where it says so, and the folder its relative paths start from."""
-
-    value: object
-    label: str
-    source: str
-    base: str
-
-    def bad(self, problem: str) -> SettingsError:
-        msg = f"{self.label} = {self.value!r} ({self.source}) {problem}"
-        return SettingsError(msg)
-
-
 def load_settings(
     overrides: Mapping[str, object] | None = None,
     *,
@@ -220,17 +224,22 @@ def load_settings(
         if value is not None:
             label = (labels or {}).get(name, name)
             source = "command line" if label.startswith("-") else "given by the caller"
-            given[name] = _Given(value, label, source, folder)
+            given[name] = Given(value, label, source, folder)
 
     values: dict[str, Any] = {}
-    ipc_dir = _folder(given["ipc_dir"]) if "ipc_dir" in given else _default_folder(folders)
+    sockets, keys = given.get("ipc_dir"), given.get("keys_dir")
+    ipc_dir = read_folder(sockets, "the sockets") if sockets else _default_folder(folders)
     values["ipc_dir"] = Path(ipc_dir)
+    keys_dir = read_folder(keys, "the keys") if keys else _default_keys_folder(ipc_dir)
+    values["keys_dir"] = Path(keys_dir)
+    if "broker_key" in given:
+        values["broker_key"] = read_text(given["broker_key"])
     for name, default in _DEFAULT_ADDRESSES.items():
-        item = given.get(name) or _Given(default, name, "default", folder)
-        values[name] = _address(item, ipc_dir)
+        item = given.get(name) or Given(default, name, "default", folder)
+        values[name] = read_address(item, ipc_dir)
     for name, item in given.items():
         if name not in values:
-            values[name] = _duration(item, _FIELDS[name].metadata)
+            values[name] = read_duration(item, _FIELDS[name].metadata)
     return Settings(**values)
 
 
@@ -263,7 +272,7 @@ def _upward(folder: str) -> list[str]:
 # ------------------------------------------------------------------------------------ sources
 
 
-def _from_pyproject(folders: list[str]) -> dict[str, _Given]:
+def _from_pyproject(folders: list[str]) -> dict[str, Given]:
     """Return what the nearest ``pyproject.toml`` with a ``[tool.aserpc]`` sets."""
     for folder in folders:
         path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118
@@ -280,7 +289,7 @@ def _from_pyproject(folders: list[str]) -> dict[str, _Given]:
         for name, value in table.items():
             if name not in _FIELDS:
                 raise _unknown(name, value, source)
-        return {name: _Given(value, name, source, folder) for name, value in table.items()}
+        return {name: Given(value, name, source, folder) for name, value in table.items()}
     return {}
 
 
@@ -299,12 +308,12 @@ def _read_table(path: str, mtime: int, size: int, inode: int) -> dict[str, Any] 
     return table
 
 
-def _from_environment(environ: Mapping[str, str], cwd: str) -> dict[str, _Given]:
-    given: dict[str, _Given] = {}
+def _from_environment(environ: Mapping[str, str], cwd: str) -> dict[str, Given]:
+    given: dict[str, Given] = {}
     for variable in [key for key in environ if key[:7].upper() == PREFIX]:
         name = _VARIABLES.get(variable)
         if name is not None:
-            given[name] = _Given(environ[variable], variable, "environment", cwd)
+            given[name] = Given(environ[variable], variable, "environment", cwd)
         elif variable not in OTHER_VARIABLES and (nearest := _nearest_variable(variable)):
             msg = (
                 f"{variable} = {environ[variable]!r} (environment) is no setting; "
@@ -330,66 +339,7 @@ def _unknown(name: str, value: object, source: str) -> SettingsError:
     return SettingsError(msg)
 
 
-# ------------------------------------------------------------------------------------- values
-
-
-def _text(item: _Given) -> str:
-    value = os.fspath(item.value) if isinstance(item.value, os.PathLike) else item.value
-    if not isinstance(value, str):
-        raise item.bad("is no text")
-    if not value.strip():
-        raise item.bad("is empty; leave it out to get the default")
-    if "\0" in value:
-        raise item.bad("has a NUL character in it")
-    return value
-
-
-def _absolute(path: str, item: _Given) -> str:
-    expanded = os.path.expanduser(path)  # noqa: PTH111
-    if expanded.startswith("~"):
-        raise item.bad("begins with the home folder of somebody unknown here")
-    return os.path.normpath(os.path.join(item.base, expanded))  # noqa: PTH118
-
-
-def _folder(item: _Given) -> str:
-    path = _absolute(_text(item), item)
-    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
-        raise item.bad("is a file; name a folder for the sockets")
-    return path
-
-
-def _address(item: _Given, ipc_dir: str) -> str:
-    """Return an address; that of a file is absolute, because workers leave their folder."""
-    text = _text(item)
-    if unknown := re.search(r"\{\w*\}", text.replace(PLACEHOLDER, "")):
-        raise item.bad(f"has {unknown[0]} in it; only {PLACEHOLDER} is replaced")
-    scheme, separator, rest = text.replace(PLACEHOLDER, ipc_dir).partition("://")
-    if not separator or scheme not in ("ipc", "tcp") or not rest:
-        raise item.bad("is no address; write ipc:///path/to/socket or tcp://HOST:PORT")
-    return f"{scheme}://{_absolute(rest, item) if scheme == 'ipc' else rest}"
-
-
-def _duration(item: _Given, metadata: Mapping[str, Any]) -> float:
-    value: object = item.value
-    if isinstance(value, str) and item.source == "environment":
-        try:
-            value = float(value)
-        except ValueError:
-            value = None
-    unit = {"s": "seconds", "ms": "milliseconds"}[metadata["unit"]]
-    never = " (or inf: never)" if metadata["never"] else ""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise item.bad(f"is no number of {unit}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not number > 0 or (math.isinf(number) and not never):
-        raise item.bad(f"must be a positive, finite number of {unit}{never}")
-    return number
-
-
-# ---------------------------------------------------------------------------- default ipc_dir
+# ---------------------------------------------------------------------------- default folders
 
 
 def _default_folder(folders: list[str]) -> str:
@@ -406,6 +356,12 @@ def _default_folder(folders: list[str]) -> str:
         if not beside and os.path.isfile(os.path.join(folder, "pyproject.toml")):  # noqa: PTH113, PTH118
             beside = folder
     return os.path.join(beside or folders[0], FOLDER)  # noqa: PTH118
+
+
+def _default_keys_folder(ipc_dir: str) -> str:
+    path = os.path.expanduser(KEYS_FOLDER)  # noqa: PTH111
+    # Whoever has no home may still have keys.
+    return path if os.path.isabs(path) else os.path.join(ipc_dir, "keys")  # noqa: PTH117, PTH118
 
 
 def _is_mine(path: str) -> bool:

@@ -55,6 +55,8 @@ def test_names_and_defaults_are_those_promised() -> None:
         ("ASERPC_REQUEST_QUEUE_TIMEOUT", "60.0", "s"),
         ("ASERPC_RECONNECT_GRACE", "2.0", "s"),
         ("ASERPC_CLIENT_TIMEOUT_MS", "60000", "ms"),
+        ("ASERPC_KEYS_DIR", "~/.config/aserpc/keys", ""),
+        ("ASERPC_BROKER_KEY", "the one that is allowed", ""),
     ]
     assert all(option.help for option in options())
 
@@ -71,7 +73,24 @@ def test_defaults(home: Path) -> None:
         request_queue_timeout=60.0,
         reconnect_grace=2.0,
         client_timeout_ms=60000,
+        keys_dir=home / ".config/aserpc/keys",
+        broker_key="",
     )
+
+
+def test_the_keys_of_somebody_without_a_home_are_beside_the_sockets(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    settings = load(home, {"ASERPC_IPC_DIR": "/run/x"})
+    assert settings.keys_dir == Path("/run/x/keys")
+
+
+def test_the_local_addresses_stay_beside_tcp(home: Path) -> None:
+    settings = load(home, {"ASERPC_IPC_DIR": "/run/x"}, ipc_backend="tcp://127.0.0.1:5555")
+    assert settings.local_backend == "ipc:///run/x/backend.ipc"
+    assert settings.local_frontend == settings.ipc_frontend == "ipc:///run/x/frontend.ipc"
 
 
 def test_the_current_folder_and_environment_by_default(
