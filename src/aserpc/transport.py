@@ -34,6 +34,10 @@ ZERO_COPY_SIZE = 16384
 #: without Python, so a calculator that holds the GIL stays connected.
 ZMTP_HEARTBEAT_INTERVAL = 1000
 
+#: How long an attempt to connect may take, ms. In a cut network TCP waits twice as long before each
+#: next packet, and would go on to for a minute or more once the network is back.
+CONNECT_TIMEOUT = 5000
+
 #: Name of the folder that is made for the sockets.
 DEFAULT_FOLDER = ".aserpc"
 
@@ -140,6 +144,7 @@ def dealer(context: Context, address: str, timeout: float = 30.0) -> Socket:
     sock.set(zmq.LINGER, 0)
     sock.set(zmq.RECONNECT_IVL, 50)
     sock.set(zmq.RECONNECT_IVL_MAX, 1000)
+    sock.set(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)
     _heartbeat(sock, timeout)
     try:

@@ -75,3 +75,21 @@ def test_workers_come_back_when_the_brokers_host_does(across: Across) -> None:
     across.hosts["head"].restore()
     wait_for(lambda: across.head.ready() == {worker.pid for worker in workers})
     assert [energies(call.result()) for call in calls] == [[2.0], [8.0]]
+
+
+def test_an_attempt_to_connect_is_given_up_before_its_packets_get_rare(across: Across) -> None:
+    # TCP waits twice as long each time: after a cut of a minute it would try again in another.
+    across.set(ASERPC_WORKER_TIMEOUT="2")
+    across.broker()
+    worker = across.worker("one")
+    one, head = across.hosts["one"], across.hosts["head"]
+    one.cut()
+    attempts: set[str] = set()
+
+    def seen() -> int:
+        attempts.update(one.connections(head, "syn-sent"))
+        return len(attempts)
+
+    wait_for(lambda: seen() >= 2)
+    one.restore()
+    wait_for(lambda: worker.pid in across.head.ready())

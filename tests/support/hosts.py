@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 
 from support.waiting import wait_for
@@ -50,13 +50,17 @@ class Host:
         self._switch, self._port = f"{network}-switch", f"port{number}"
         self._name = f"{network}-{name}"
         self.prefix = ["ip", "netns", "exec", self._name]
+        self._link_address = f"02:00:00:00:00:{number:02x}"
+        self._others: list[Host] = []
 
-    def plug_in(self) -> None:
+    def plug_in(self, others: Iterable[Host]) -> None:
         """Make the host and connect it to the switch."""
+        self._others = [other for other in others if other is not self]
         _ip("netns", "add", self._name)
         _ip("-n", self._name, "link", "set", "lo", "up")
+        own = ["address", self._link_address, "netns", self._name]
         peer = ["peer", "name", self._port, "netns", self._switch]
-        _ip("link", "add", "eth0", "netns", self._name, "type", "veth", *peer)
+        _ip("link", "add", "eth0", *own, "type", "veth", *peer)
         _ip("-n", self._name, "address", "add", f"{self.address}/24", "dev", "eth0")
         self.restore()
 
@@ -73,14 +77,26 @@ class Host:
         """Undo a cut of any kind."""
         _ip("-n", self._switch, "link", "set", self._port, "master", "bridge", "up")
         _ip("-n", self._name, "link", "set", "eth0", "up")
+        # As with a router between them: nobody tells that a host is cut off.
+        for other in self._others:
+            entry = [
+                other.address,
+                "lladdr",
+                other._link_address,
+                "dev",
+                "eth0",
+                "nud",
+                "permanent",
+            ]
+            _ip("-n", self._name, "neighbour", "replace", *entry)
 
     def close_connections(self, peer: Host) -> None:
         """Close this host's TCP connections with another, which is told if packets get there."""
         _run(*self.prefix, "ss", "--kill", "-Htn", "state", "established", "dst", peer.address)
 
-    def connections(self, peer: Host) -> set[str]:
+    def connections(self, peer: Host, state: str = "established") -> set[str]:
         """Return what tells this host's TCP connections with another apart."""
-        shown = _run(*self.prefix, "ss", "-Htn", "state", "established", "dst", peer.address)
+        shown = _run(*self.prefix, "ss", "-Htn", "state", state, "dst", peer.address)
         return {" ".join(line.split()[2:4]) for line in shown.splitlines()}
 
     def unsent(self) -> int:
@@ -113,7 +129,7 @@ def network(*names: str) -> Iterator[dict[str, Host]]:
         _ip("-n", switch, "link", "add", "bridge", "type", "bridge", "forward_delay", "0")
         _ip("-n", switch, "link", "set", "bridge", "up")
         for host in hosts.values():
-            host.plug_in()
+            host.plug_in(hosts.values())
         yield hosts
     finally:
         for name in namespaces(own):
