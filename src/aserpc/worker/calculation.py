@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import (
     BaseCalculator,
+    Calculator,
     PropertyNotImplementedError,
     all_changes,
 )
@@ -17,6 +19,12 @@ from ase.calculators.calculator import (
 from aserpc.encoding import pack_mapping
 from aserpc.messages import Buffer
 from aserpc.payload import PackedAtoms, unpack_atoms
+
+#: Those of `all_changes` that are arrays of the atoms.
+_ARRAYS = ("positions", "numbers", "initial_charges", "initial_magmoms")
+
+#: Below this size, in bytes, comparing copies is faster than anything of numpy.
+_SMALL = 4096
 
 #: Arrays that ASE's `compare_atoms` looks at, and those that no result depends on.
 _COMPARED = frozenset({"positions", "numbers", "initial_charges", "initial_magmoms", "momenta"})
@@ -39,6 +47,8 @@ class Evaluation:
         # A calculator with a get_property of its own must be asked by it.
         found = inspect.getattr_static(type(calculator), "get_property", None)
         self._has_own_way = found is not inspect.getattr_static(BaseCalculator, "get_property")
+        found = inspect.getattr_static(type(calculator), "check_state", None)
+        self._compares_as_ase = found is inspect.getattr_static(Calculator, "check_state")
         self._packed: PackedAtoms | None = None
         self._rest: list[Buffer] = []
 
@@ -97,7 +107,11 @@ class Evaluation:
     def _changes(self, atoms: Atoms) -> list[str]:
         """Do as ASE's `get_property` does before it calculates another system."""
         calculator = self.calculator
-        changes: list[str] = list(calculator.check_state(atoms))
+        if self._compares_as_ase:
+            ignored = getattr(calculator, "ignored_changes", ())
+            changes = _changes_between(calculator.atoms, atoms, ignored)
+        else:
+            changes = list(calculator.check_state(atoms))
         if not changes:
             changes = list(all_changes)
         calculator.atoms = None
@@ -116,6 +130,39 @@ class Evaluation:
         self._packed = None
         with contextlib.suppress(Exception):
             self._reset()
+
+
+def _changes_between(before: Atoms | None, after: Atoms, ignored: Container[str]) -> list[str]:
+    """Return what ASE's `compare_atoms` would, in a tenth of its time.
+
+    That is most of the time of a small call. ASE takes differences below 1e-15 for none; here every
+    bit counts.
+    """
+    if before is None:
+        return list(all_changes)
+    changes = [
+        name
+        for name, one, other in (
+            ("cell", before.cell.array, after.cell.array),
+            ("pbc", before.pbc, after.pbc),
+        )
+        if name not in ignored and not _are_same(one, other)
+    ]
+    for name in _ARRAYS:
+        one, other = before.arrays.get(name), after.arrays.get(name)
+        if one is other or name in ignored:  # neither has it, as a rule
+            continue
+        if one is None or other is None or not _are_same(one, other):
+            changes.append(name)
+    return changes
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.nbytes > _SMALL:
+        return np.array_equal(one, other)
+    return bool(one.tobytes() == other.tobytes())
 
 
 def _beyond_ase(atoms: Atoms) -> list[Buffer]:
