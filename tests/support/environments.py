@@ -24,14 +24,20 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aserpc
 #: Time after which an environment that no test has used is removed, s: some have gigabytes.
 KEPT = 14 * 86400.0
 
-#: Sums in several threads differ in their last bits from run to run. Without a PYTHONPATH, as it
-#: would make an environment's packages of those of another one.
+#: Sums in several threads differ in their last bits from run to run. A PYTHONPATH would bring
+#: packages of one environment into another.
 ONE_THREAD = {
     **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
     "OMP_NUM_THREADS": "1",
 }
 
-_ABOUT = "import ensurepip, sys; print(sys.version_info[:2] == {}, sys.executable, sys.version)"
+# Of a virtual environment's Python, the one that it was made from, so that all who share that one
+# share environments, too. Debian has ensurepip, without which there is no pip, in another package.
+_ABOUT = """
+import ensurepip, json, os, sys
+path = os.path.realpath(sys._base_executable)
+print(json.dumps([path, sys.version, list(sys.version_info[:2])]))
+"""
 
 
 def make_environment(*packages: str, python: str = "") -> Path:
@@ -44,15 +50,14 @@ def make_environment(*packages: str, python: str = "") -> Path:
     python
         Version of Python, as "3.11"; by default the tests' own.
     """
-    about = find_python(python)
+    executable, version = find_python(python)
     project = read_toml(ROOT / "pyproject.toml")["project"]
-    what = (about, str(ROOT), json.dumps(project), packages)
-    folder = CACHE / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    what = json.dumps([executable, version, str(ROOT), project, packages])
+    folder = CACHE / hashlib.sha256(what.encode()).hexdigest()[:16]
     done = folder / "complete"
     with _locked(folder):
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            executable = about.split()[1]
             install = [f"{folder}/bin/pip", "install", "--quiet", "-e", str(ROOT), *packages]
             for command in ([executable, "-m", "venv", str(folder)], install):
                 subprocess.run(command, check=True, env=ONE_THREAD)
@@ -61,29 +66,23 @@ def make_environment(*packages: str, python: str = "") -> Path:
     return folder / "bin"
 
 
-def find_python(version: str = "") -> str:
-    """Return what a Python of a version tells about itself, its path the second word.
-
-    It is one with ensurepip: Debian has that in a package of its own.
-    """
-    own = "{}.{}".format(*sys.version_info[:2])
+def find_python(version: str = "") -> tuple[str, str]:
+    """Return the path of a Python of a version and all that it says of its version."""
+    version = version or "{}.{}".format(*sys.version_info[:2])
     folders = [Path(folder) for folder in os.get_exec_path()]
     if "PYENV_ROOT" in os.environ:
         # A shim of pyenv works only for the versions that are switched on.
         folders += sorted(Path(os.environ["PYENV_ROOT"]).glob(f"versions/{version}*/bin"))
-    paths = [folder / f"python{version}" for folder in folders]
-    if version in ("", own):
-        version = own
-        paths.insert(0, Path(sys.executable))
-    code = _ABOUT.format(tuple(int(part) for part in version.split(".")))
-    for path in paths:
+    for path in (Path(sys.executable), *(folder / f"python{version}" for folder in folders)):
         if not path.is_file():
             continue
         done = subprocess.run(
-            [path, "-c", code], capture_output=True, text=True, check=False, env=ONE_THREAD
+            [path, "-c", _ABOUT], capture_output=True, text=True, check=False, env=ONE_THREAD
         )
-        if done.returncode == 0 and done.stdout.startswith("True "):
-            return done.stdout.strip()
+        if done.returncode == 0:
+            executable, full, numbers = json.loads(done.stdout)
+            if numbers == [int(number) for number in version.split(".")]:
+                return executable, full
     msg = f"this needs a Python {version} with ensurepip: put a python{version} onto the PATH"
     raise AssertionError(msg)
 
