@@ -17,7 +17,8 @@ from aserpc import transport
 from aserpc.broker import Broker
 from aserpc.client.control import list_calculators
 from aserpc.errors import RegistryError, WorkerFailedError
-from aserpc.processes import in_words, last_lines
+from aserpc.logs import last_lines
+from aserpc.processes import in_words
 from aserpc.spawn.environments import THREAD_VARIABLES
 from aserpc.spawn.own import own_command
 

@@ -112,7 +112,9 @@ def progress(job: Job, now: float) -> str:
     if calculator.deserted_at is not None:
         return f"waits for a worker, {waited}; {calculator.deserted_by}"
     if not calculator.serving and calculator.spawn_text:
-        return f"{calculator.spawn_text} ({waited})"
+        # A start tells its own time.
+        text = calculator.spawn_text
+        return text if calculator.spawn_ids else f"{text} ({waited})"
     if not calculator.serving:
         return f"a worker is loading, {waited}"
     return f"{calculator.queued} wait for {len(calculator.workers)} workers, {waited}"

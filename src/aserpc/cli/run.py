@@ -8,9 +8,10 @@ import json
 import math
 import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aserpc.cli.console import complain, print_table
-from aserpc.client import Client, RemoteCalculator, Results, list_calculators
+from aserpc.client import Client, RemoteCalculator, Results, broker_status, list_calculators
 from aserpc.errors import AserpcError, LeftOutWarning, SettingsError, WorkerFailedError
 from aserpc.importing import check_reference
 from aserpc.local import LocalService
@@ -128,7 +129,7 @@ def run_job(job: Job) -> int:
             threads = list_calculators(address).get(name, 1)
         compute = _relaxed if job.relax else _evaluated
         try:
-            with _progress(len(structures), job) as advance:
+            with _progress(len(structures), job, name, address) as advance:
                 for _ in compute(job, structures, name, address, threads, service):
                     advance()
         except KeyboardInterrupt:
@@ -296,17 +297,46 @@ def _finished(
 
 
 @contextlib.contextmanager
-def _progress(total: int, job: Job) -> Iterator[Any]:
+def _progress(total: int, job: Job, name: str, address: str) -> Iterator[Any]:
     if job.as_json or not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import MofNCompleteColumn, Progress
 
+    verb = "relaxing" if job.relax else "evaluating"
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("relaxing" if job.relax else "evaluating", total=total)
-        yield lambda: progress.advance(task)
+        task = progress.add_task(verb, total=total)
+
+        def tell(news: str) -> None:
+            progress.update(task, description=escape(f"{name}: {news}") if news else verb)
+
+        with _news(name, address, tell):
+            yield lambda: progress.advance(task)
+
+
+@contextlib.contextmanager
+def _news(name: str, address: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell how a calculator's start gets on, as long as no worker serves it."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(CHECK_INTERVAL):
+            with contextlib.suppress(AserpcError):
+                status = broker_status(address, 1000 * CHECK_INTERVAL)
+                counts = status["workers"].get(name, {"total": 0, "loading": 0})
+                is_served = counts["total"] > counts["loading"]
+                tell("" if is_served else status["spawning"].get(name, {}).get("text", ""))
+
+    thread = threading.Thread(target=look, name="aserpc news", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _print(job: Job, structures: list[Structure]) -> None:

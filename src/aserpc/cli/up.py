@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from aserpc import logs
 from aserpc.broker import Broker
 from aserpc.cli.console import print_table
 from aserpc.errors import AserpcError, RegistryError
@@ -161,13 +161,5 @@ def show_logs(name: str, *, follow: bool) -> None:
     ]
     if not found:
         raise RegistryError(f"no worker of {name!r} has left a log in {folder}")
-    path = max(found, key=lambda path: path.stat().st_mtime)
-    with path.open(errors="replace") as file:
-        while True:
-            text = file.read()
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            if not follow:
-                return
-            if not text:
-                time.sleep(0.2)
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    logs.show(newest, sys.stdout.buffer, follow=follow)

@@ -140,7 +140,9 @@ class Channel:
         now = time.monotonic()
         if news.state != state or now >= told_at + NEWS_INTERVAL:
             self._news[news.key] = news.state, now
-            logger.info("%s: %s, %s", news.calculator, news.state, news.text)
+            # What a request in the queue waits for says more than that it is there.
+            state = "" if news.state == "queued" and news.text else f"{news.state}, "
+            logger.info("%s: %s%s", news.calculator, state, news.text)
 
     def _messages(self) -> Iterator[tuple[Message, list[Buffer]]]:
         while True:

@@ -19,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from aserpc import transport
+from aserpc import logs, transport
 from aserpc.errors import AserpcError, ProtocolError, SpawnError
 from aserpc.header import pack_header, unpack_header
 from aserpc.manager.records import Effect, Send, Start
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: How often processes are looked at, and the last lines of those that start, s.
 POLL_INTERVAL, TELL_INTERVAL = 0.1, 1.0
-
-#: A log over this size is cut to nothing after a copy, bytes.
-MAX_LOG_SIZE = 50_000_000
 
 #: How many working folders of workers that failed are kept.
 KEPT_FOLDERS = 5
@@ -175,8 +172,9 @@ class Manager:
                 self._perform(self._state.receive(message, time.monotonic()))
 
     def _look(self) -> None:
-        """See what has become of the processes."""
-        for spawn_id, status in self._spawner.poll(self._handles).items():
+        """See what has become of the processes; keep their logs short."""
+        looked_at = dict(self._handles)
+        for spawn_id, status in self._spawner.poll(looked_at).items():
             now = time.monotonic()
             if status.state == "running":
                 self._perform(self._state.running(spawn_id, now))
@@ -187,13 +185,15 @@ class Manager:
                 output = self._spawner.logs(handle, EVIDENCE_LINES)[-EVIDENCE_SIZE:]
                 how = f"its process {status.why}"
                 self._perform(self._state.exited(spawn_id, how, output, now))
+        for handle in looked_at.values():
+            if "log" in handle:
+                logs.bound(Path(str(handle["log"])))
 
     def _tell(self) -> None:
-        """Tell those who wait how starts get on; keep logs bounded."""
+        """Tell those who wait how starts get on."""
         for spawn_id, handle in self._handles.items():
             line = self._spawner.logs(handle, 1)
             self._perform(self._state.tell(spawn_id, line[-200:], time.monotonic()))
-            _bound(Path(str(handle.get("log", ""))))
 
     def _perform(self, effects: list[Effect]) -> None:
         todo = deque(effects)
@@ -312,11 +312,3 @@ class Manager:
         ]
         for path in sorted(mine, key=lambda path: path.stat().st_mtime)[:-KEPT_FOLDERS]:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _bound(log: Path) -> None:
-    """Cut a log that has grown long; its writer appends, so that it goes on from there."""
-    with contextlib.suppress(OSError):
-        if log.stat().st_size > MAX_LOG_SIZE:
-            shutil.copyfile(log, log.with_suffix(".log.1"))
-            os.truncate(log, 0)

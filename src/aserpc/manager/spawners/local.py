@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aserpc.errors import SpawnError
+from aserpc.logs import last_lines
 from aserpc.manager.spawners import Handle, Spec, Status
-from aserpc.processes import in_words, last_lines
+from aserpc.processes import in_words
 
 
 class LocalSpawner:
