@@ -12,6 +12,7 @@
     ├── ProtocolError (ValueError)            bytes from a peer that are no message of this version
     ├── MessageTooLargeError (ValueError)     refused by the sender, nothing was sent
     ├── PayloadError (TypeError)              a value that the wire has no form for
+    ├── NonFiniteError (ValueError)           positions, cell or results that are NaN or infinite
     ├── ServiceError                          the service could not answer; `retries` apply
     │   ├── BrokerUnreachableError (ConnectionError)      nobody answers at the address
     │   ├── BrokerSilentError (TimeoutError, ConnectionError)  the broker stopped answering
@@ -44,6 +45,7 @@ __all__ = [
     "LeftOutWarning",
     "MessageTooLargeError",
     "NoWorkersError",
+    "NonFiniteError",
     "NotAllowedError",
     "PayloadError",
     "PoisonError",
@@ -96,6 +98,13 @@ class MessageTooLargeError(AserpcError, ValueError):
 
 class PayloadError(AserpcError, TypeError):
     """A value that the wire has no form for."""
+
+
+class NonFiniteError(AserpcError, ValueError):
+    """Positions or cell that are NaN or infinite and were not sent, or results that are.
+
+    The message names them. ``allow_nonfinite=True`` passes both.
+    """
 
 
 class ServiceError(AserpcError):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -239,3 +240,18 @@ def test_a_file_named_like_the_package_does_no_harm(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_not_finite_is_named_and_the_others_are_computed(tmp_path: Path) -> None:
+    far = Atoms("Cu2", [(0, 0, 0), (np.nan, 0, 0)])
+    write(tmp_path / "in.traj", [bulk("Cu"), far, bulk("Ni")])
+    for flags in ((), ("--relax",)):
+        done = run("EMT", "in.traj", "--json", *flags, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "positions[1] is [nan, 0.0, 0.0]" in done.stderr
+        rows = json.loads(done.stdout)
+        assert [row["energy"] is None for row in rows] == [False, True, False]
+    done = run("EMT", "in.traj", "--json", "--allow-nonfinite", cwd=tmp_path)
+    assert "nan, 0.0" not in done.stderr
+    rows = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert [row["energy"] is None for row in rows] == [False, True, False]

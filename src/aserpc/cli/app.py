@@ -272,6 +272,12 @@ def run(
         typer.Option("--output", "-o", help="Write structures with results, in any format of ASE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    allow_nonfinite: Annotated[
+        bool,
+        typer.Option(
+            "--allow-nonfinite", help="Take NaN and infinite positions, cells and results too"
+        ),
+    ] = False,
     log_level: LogLevel = "CRITICAL",  # what fails is told structure by structure
 ) -> None:
     """Evaluate or relax all structures of some files, in parallel.
@@ -296,6 +302,7 @@ def run(
         kwargs=_json("--kwargs", kwargs, dict),
         output=output,
         as_json=as_json,
+        allow_nonfinite=allow_nonfinite,
     )
     raise typer.Exit(run_job(job))
 

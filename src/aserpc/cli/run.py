@@ -52,6 +52,7 @@ class Job:
     kwargs: dict[str, Any] | None = None
     output: Path | None = None
     as_json: bool = False
+    allow_nonfinite: bool = False
 
 
 @dataclass
@@ -88,8 +89,6 @@ class Structure:
         self.error = ""
         if "energy" in standard:
             self.energy = float(standard["energy"])
-            if not math.isfinite(self.energy):
-                self.energy, self.error = None, f"its energy is {standard['energy']}"
         if "forces" in standard and len(self.atoms):
             forces = self.atoms.get_forces()  # with the constraints applied
             self.max_force = float(np.linalg.norm(forces, axis=1).max())
@@ -210,7 +209,7 @@ def check_output(path: Path, number: int) -> None:
 
 
 def _evaluated(
-    job: Job,  # noqa: ARG001
+    job: Job,
     structures: list[Structure],
     name: str,
     address: str,
@@ -221,16 +220,30 @@ def _evaluated(
     properties = [p for p in ("energy", "forces") if p in known] or known[:1]
     waiting: dict[Future[Results], Structure] = {}
     rest = iter(structures)
-    with Client(address) as client:
+    with Client(address, allow_nonfinite=job.allow_nonfinite) as client:
         while True:
             while len(waiting) < WINDOW and (structure := next(rest, None)) is not None:
-                waiting[client.submit(name, structure.atoms, properties)] = structure
+                future = _submitted(client, name, structure, properties)
+                if future is not None:
+                    waiting[future] = structure
+                else:
+                    yield structure
             if not waiting:
                 return
             for future in _finished(waiting, service):
                 structure = waiting.pop(future)
                 _take(structure, name, future)
                 yield structure
+
+
+def _submitted(
+    client: Client, name: str, structure: Structure, properties: list[str]
+) -> Future[Results] | None:
+    try:
+        return client.submit(name, structure.atoms, properties)
+    except AserpcError as error:  # it can't be sent
+        structure.error = str(error)
+        return None
 
 
 def _take(structure: Structure, name: str, future: Future[Results]) -> None:
@@ -273,7 +286,9 @@ def _relax(job: Job, structure: Structure, name: str, address: str) -> None:
     started = time.perf_counter()
     atoms = structure.atoms
     try:
-        atoms.calc = calculator = RemoteCalculator(name, address, check_broker=False)
+        atoms.calc = calculator = RemoteCalculator(
+            name, address, check_broker=False, allow_nonfinite=job.allow_nonfinite
+        )
         with BFGS(atoms, logfile=None) as optimizer:
             structure.converged = bool(optimizer.run(fmax=job.fmax, steps=job.steps))
             structure.steps = optimizer.nsteps
@@ -349,7 +364,7 @@ def _print(job: Job, structures: list[Structure]) -> None:
                         "file": str(s.file),
                         "index": s.number,
                         "formula": s.formula,
-                        **{key: getattr(s, key) for key in keys},
+                        **{key: _for_json(getattr(s, key)) for key in keys},
                         "error": s.error or None,
                     }
                     for s in structures
@@ -372,6 +387,11 @@ def _print(job: Job, structures: list[Structure]) -> None:
     ]
     titles = ["Structure", "Formula", "Energy (eV)", "Max force (eV/Å)", "Steps", "Time (s)", ""]
     print_table(job.calculator, titles, rows)
+
+
+def _for_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: null for what is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(job: Job, structures: list[Structure]) -> None:

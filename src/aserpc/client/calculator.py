@@ -24,6 +24,7 @@ from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.arguments import calculator_name, positive
 from aserpc.client.failures import retry_pause, to_exception
+from aserpc.client.guards import check_results, check_system
 from aserpc.client.leftovers import warn_left_out
 from aserpc.client.locks import Lock
 from aserpc.client.needs import PropertyNeeds
@@ -63,6 +64,9 @@ class RemoteCalculator(Calculator):
         Further attempts after a failure of the service; never after the calculator's own error.
     deadline : float, optional
         Seconds from the call after which to give up in any case.
+    allow_nonfinite : bool
+        Send positions and a cell that are NaN or infinite too, and return such results. By default
+        both are a `NonFiniteError`.
 
     Raises
     ------
@@ -84,6 +88,7 @@ class RemoteCalculator(Calculator):
         retries: int = 0,
         *,
         deadline: float | None = None,
+        allow_nonfinite: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         settings = load_settings({"ipc_frontend": broker}, labels={"ipc_frontend": "broker"})
@@ -96,6 +101,7 @@ class RemoteCalculator(Calculator):
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ValueError(f"retries is a number of attempts from 0, not {retries!r}")
         self.retries = retries
+        self.allow_nonfinite = allow_nonfinite
         self._session = Session()
         self._needs = PropertyNeeds()
         self._lock = Lock()
@@ -135,8 +141,7 @@ class RemoteCalculator(Calculator):
                 if known is None or not packed.same_key(known.packed):
                     if not allow_calculation:
                         return None
-                    packed = packed.owned()
-                    warn_left_out(packed.left_out, self._warned)
+                    packed = self._accept(atoms, packed)
                     self._needs.next_geometry()
                     known = self._set(atoms, _Calculated(packed))
             elif known is None:
@@ -163,8 +168,7 @@ class RemoteCalculator(Calculator):
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise ValueError(f"{self.calc_name!r} has no system yet: give atoms")
-        packed = pack_atoms(atoms).owned()
-        warn_left_out(packed.left_out, self._warned)
+        packed = self._accept(atoms, pack_atoms(atoms))
         results = self._request(packed, list(properties), self._ends_at())
         known = _Calculated(packed, results)
         with self._lock:
@@ -230,6 +234,13 @@ class RemoteCalculator(Calculator):
     def __repr__(self) -> str:
         return f"RemoteCalculator({self.calc_name!r}, broker={self.broker!r})"
 
+    def _accept(self, atoms: Atoms, packed: PackedAtoms) -> PackedAtoms:
+        """Take a system to be calculated, if it can be; return it in memory of its own."""
+        if not self.allow_nonfinite:
+            check_system(atoms)
+        warn_left_out(packed.left_out, self._warned)
+        return packed.owned()
+
     def _set(self, atoms: Atoms, known: _Calculated) -> _Calculated:
         self._calculated = known
         self.atoms = atoms.copy()
@@ -273,8 +284,12 @@ class RemoteCalculator(Calculator):
         frames = packed.frames()
         transport.check_size(frames)
         answer, payload = self._call("calculate", properties, frames, ends_at)
-        self._about, self._answer = answer.about, answer
-        return unpack_results(payload)
+        self._about = answer.about
+        results = unpack_results(payload)
+        if not self.allow_nonfinite:
+            check_results(results, self.calc_name, properties, packed)
+        self._answer = answer
+        return results
 
     def _call(
         self,

@@ -18,6 +18,7 @@ from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.arguments import calculator_name, positive, property_names
 from aserpc.client.failures import to_exception
+from aserpc.client.guards import check_results, check_system
 from aserpc.client.leftovers import warn_left_out
 from aserpc.client.locks import Lock
 from aserpc.client.provenance import provenance
@@ -54,6 +55,8 @@ class Client:
         Milliseconds of the broker's silence after which a request is given up.
     check_broker : bool
         Look for the broker at once.
+    allow_nonfinite : bool
+        As for `RemoteCalculator`.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class Client:
         timeout: float | None = None,
         *,
         check_broker: bool = True,
+        allow_nonfinite: bool = False,
     ) -> None:
         settings = load_settings(
             {"ipc_frontend": broker, "client_timeout_ms": timeout},
@@ -74,6 +78,7 @@ class Client:
         )
         self.broker = transport.check_address(settings.ipc_frontend)
         self.timeout = settings.client_timeout_ms
+        self.allow_nonfinite = allow_nonfinite
         self._session = Session()
         self._warned: set[str] = set()
         self._waiting: set[Future[Results]] = set()
@@ -106,11 +111,19 @@ class Client:
         concurrent.futures.Future
             Its result is the calculator's results: {property: value}. Cancelling it drops the
             request if it is still queued.
+
+        Raises
+        ------
+        NonFiniteError
+            (a `ValueError`) If positions or cell are NaN or infinite. Of results that are, it is
+            the future's exception.
         """
         calculator_name(calculator)
         names = property_names(properties)
         deadline = None if deadline is None else positive("deadline", deadline)
         packed: PackedAtoms = pack_atoms(atoms).owned()
+        if not self.allow_nonfinite:
+            check_system(atoms)
         warn_left_out(packed.left_out, self._warned)
         payload = packed.frames()
         transport.check_size(payload)
@@ -128,6 +141,8 @@ class Client:
                 return
             try:
                 results = _results(end, calculator)
+                if not self.allow_nonfinite:
+                    check_results(results, calculator, names, packed)
             except Exception as error:  # noqa: BLE001 -- it is this request's, not the thread's
                 future.set_exception(error)
             else:
