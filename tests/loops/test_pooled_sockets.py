@@ -16,7 +16,7 @@ from support.waiting import SOON
 def test_an_old_answer_does_not_stand_for_a_broker_that_is_gone(fake: FakeBroker) -> None:
     with borrowed(fake.address) as channel:
         transport.send(channel.socket, [pack_header(Ping())])
-        assert channel.socket.poll(SOON * 1000), "the answer is there, and nobody reads it"
+        assert channel.socket.poll(int(SOON * 1000)), "the answer is there, and nobody reads it"
     fake.close()
     with borrowed(fake.address) as again:
         assert again is channel
@@ -27,5 +27,5 @@ def test_an_old_answer_does_not_stand_for_a_broker_that_is_gone(fake: FakeBroker
 def test_a_broker_is_found_behind_an_old_answer(fake: FakeBroker) -> None:
     with borrowed(fake.address) as channel:
         transport.send(channel.socket, [pack_header(Ping())])
-        assert channel.socket.poll(SOON * 1000)
+        assert channel.socket.poll(int(SOON * 1000))
     check_broker(fake.address, SOON)

@@ -217,7 +217,7 @@ def _evaluated(
     service: LocalService | None,
 ) -> Iterator[Structure]:
     known = RemoteCalculator(name, address).implemented_properties
-    properties = [p for p in ("energy", "forces") if p in known] or known[:1]
+    properties: list[str] = [p for p in ("energy", "forces") if p in known] or known[:1]
     waiting: dict[Future[Results], Structure] = {}
     rest = iter(structures)
     with Client(address, allow_nonfinite=job.allow_nonfinite) as client:
