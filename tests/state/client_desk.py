@@ -82,5 +82,6 @@ def pong(*keys: list[object] | RequestKey) -> Pong:
     return Pong(INCARNATION, [[*key, "queued", "waits"] for key in keys])
 
 
-def lost(*keys: list[object] | RequestKey) -> Pong:
-    return Pong(INCARNATION, [], [list(key) for key in keys])
+def lost(*keys: list[object] | RequestKey, number: int = 1 << 30) -> Pong:
+    """Say that requests are unknown; to a ping of this number, by default the latest."""
+    return Pong(INCARNATION, [], [list(key) for key in keys], number)

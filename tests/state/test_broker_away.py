@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from aserpc.broker.deaths import MAX_LOSSES
+from aserpc.broker.deaths import MAX_LOSSES, MAX_STRAYS
 from aserpc.broker.peers import NOBODY, remote_peer
 from aserpc.messages import Demand, Offer, Spawning, Unknown, WorkerEnded
 from aserpc.messages.base import RequestKey
 
-from .builders import House, ready, session
+from .builders import House, ready, request, session
 
 GRACE = 3.0
 KEY: RequestKey = (session("s"), 0)
@@ -108,6 +108,21 @@ def test_what_was_lost_on_the_way_is_sent_again(house: House) -> None:
     (unknown, *_) = house.take(FAR, Unknown)
     house.worker(FAR, ready(sent=unknown.sent))
     assert house.given(FAR) == [KEY]
+
+
+def test_it_is_not_sent_again_for_ever(house: House) -> None:
+    house.serve(FAR)
+    house.perform(house.state.from_client(b"client", request(), [bytes(7_000_000)], house.now))
+    for _ in range(MAX_STRAYS):
+        assert house.given(FAR) == [KEY]
+        assert not house.answers()
+        cut(house, FAR)
+        restore(house, FAR)
+        house.worker(FAR, ready())
+    (error,) = house.answers().values()
+    assert error == "worker_lost"
+    house.ask(1)
+    assert house.given(FAR) == [(session("s"), 1)], "the worker is not to blame"
 
 
 def test_what_is_still_on_its_way_is_not(house: House) -> None:

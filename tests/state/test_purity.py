@@ -33,6 +33,7 @@ PURE = [
     *(f"messages/{name}.py" for name in MESSAGES),
     "nesting.py",
     "security/roles.py",
+    "slow_links.py",
     "timers.py",
 ]
 FORBIDDEN = {

@@ -8,6 +8,7 @@ from aserpc.broker.records import Calculator, Job, Worker
 from aserpc.broker.requests import Requests
 from aserpc.broker.tables import JobState
 from aserpc.messages import WorkerEnded
+from aserpc.slow_links import ADVICE, size_of
 from aserpc.timers import Timer
 
 #: A request that this many workers were seen to die of is refused.
@@ -15,6 +16,10 @@ MAX_ATTEMPTS = 2
 
 #: The same for workers that were lost, seen to die or not: a request can't wander for ever.
 MAX_LOSSES = 5
+
+#: A request that was lost on its way to workers this often, or whose answer was on its way back, is
+#: refused: it is perhaps too large for their connections.
+MAX_STRAYS = 5
 
 #: How long the last words of a worker may take to come from its manager, s.
 EVIDENCE_TIME = 1.0
@@ -80,6 +85,19 @@ class Deaths(Requests):
 
     def _see_to(self, calculator: Calculator, why: str, now: float) -> None:
         """See that those who wait have something to wait for; see `Workers`."""
+
+    def _send_again(self, job: Job, now: float) -> None:
+        """Send a request elsewhere that was lost on its way to a worker, or whose answer was."""
+        job.strays += 1
+        if job.strays < MAX_STRAYS or job.state is JobState.CANCELLED:
+            self._requeue(job, now)
+            return
+        size = size_of(job.payload) / 1e6
+        reason = (
+            f"the request, of {size:.3g} MB, or its answer was lost {job.strays} times on its way "
+            f"between the broker and workers. {ADVICE}"
+        )
+        self._fail(job, JobState.FAILED, "worker_lost", reason)
 
     def _refuse(self, job: Job, now: float) -> None:  # noqa: ARG002
         found = verdict(job)

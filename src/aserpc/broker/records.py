@@ -42,6 +42,8 @@ class Job:
     order: int = 0
     #: The workers that were lost while they computed it.
     deaths: list[Death] = field(default_factory=list)
+    #: How often it was lost on its way to a worker, or its answer on the way back.
+    strays: int = 0
     #: When the client stops waiting; None: it waits.
     deadline: float | None = None
     #: What falls due at the deadline.

@@ -90,7 +90,7 @@ class Workers(Deaths):
         has = {tuple(key) for key in ready.running}
         for key, job in reversed(list(worker.jobs.items())):
             if key not in has and job.order <= ready.sent:
-                self._requeue(job, now)
+                self._send_again(job, now)
         calculator.file(worker)  # by its capacity
         if worker.state in STARTING:
             self._move_worker(worker, WorkerState.IDLE)

@@ -43,7 +43,7 @@ class Channel:
 
     def __init__(self, context: transport.Context, address: str) -> None:
         self.address = address
-        self.state = ClientState(address)
+        self.state = ClientState(address, _numbers)
         self.socket = transport.dealer(context, address)
         self._poller = zmq.Poller()
         self._poller.register(self.socket, zmq.POLLIN)

@@ -7,8 +7,9 @@ belongs to one socket, on which any number of requests may wait.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from typing import TypeAlias
 
 from aserpc.errors import AserpcError, BrokerSilentError, DeadlineError, ProtocolError
@@ -23,6 +24,7 @@ from aserpc.messages import (
     Request,
     RequestKey,
 )
+from aserpc.slow_links import LARGE, advice, size_of
 from aserpc.timers import Timer, Timers
 
 #: How long there may be no news before the broker is asked, s; less where the timeout is short.
@@ -33,6 +35,9 @@ PING_SIZE = 1000
 
 #: How often a request that the broker does not know is sent again.
 MAX_RESENDS = 10
+
+#: The same for one that may be too large for its connection.
+MAX_LARGE_RESENDS = 3
 
 
 @dataclass(slots=True)
@@ -79,6 +84,8 @@ class Pending:
     sent_at: float
     heard_at: float
     resends: int = 0
+    #: Number of the last ping before it was sent: what older ones tell of it is no news.
+    pinged: int = 0
     #: What falls due at the deadline.
     timer: Timer | None = None
 
@@ -90,10 +97,14 @@ class ClientState:
     ----------
     where
         The broker's address, for messages.
+    numbers
+        Of pings; each greater than the one before.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, numbers: Iterator[int] | None = None) -> None:
         self.where = where
+        self._numbers = count(1) if numbers is None else numbers
+        self._last_ping = 0
         #: The one longest without news first.
         self.pending: OrderedDict[RequestKey, Pending] = OrderedDict()
         #: The same by their timeout, the one that was sent first is first.
@@ -126,7 +137,7 @@ class ClientState:
         if not self.pending:
             self._asked_at = None
         ends_at = now + deadline if deadline is not None else float("inf")
-        pending = Pending(request, payload, timeout, ends_at, now, now)
+        pending = Pending(request, payload, timeout, ends_at, now, now, pinged=self._last_ping)
         self.pending[request.key] = pending
         self._by_timeout.setdefault(timeout, OrderedDict())[request.key] = pending
         if deadline is not None:
@@ -172,7 +183,8 @@ class ClientState:
             self._pinged_at = now
             if self._asked_at is None:
                 self._asked_at = now
-            self._effects.append(Send(Ping(silent), []))
+            self._last_ping = next(self._numbers)
+            self._effects.append(Send(Ping(silent, self._last_ping), []))
         effects, self._effects = self._effects, []
         return effects
 
@@ -210,15 +222,21 @@ class ClientState:
         for session, number in pong.unknown:
             key = (session, number)
             pending = self.pending.get(key)
-            if pending is None:
+            if pending is None or pong.id <= pending.pinged:
                 continue
             pending.resends += 1
-            if pending.resends > MAX_RESENDS:
+            size = size_of(pending.payload)
+            most = MAX_RESENDS if size < LARGE else MAX_LARGE_RESENDS
+            if pending.resends > most:
                 self._remove(key)
-                text = f"the broker at {self.where} lost the request {MAX_RESENDS} times"
+                text = (
+                    f"the request to {pending.request.calculator!r} was lost {pending.resends} "
+                    f"times on its way to the broker at {self.where}, or there{advice(size)}"
+                )
                 effects.append(Resolve(key, None, [], BrokerSilentError(text)))
                 continue
             pending.heard_at = pending.sent_at = now
+            pending.pinged = self._last_ping
             self.pending.move_to_end(key)
             self._by_timeout[pending.timeout].move_to_end(key)
             request = pending.request
@@ -249,7 +267,8 @@ class ClientState:
     def _silence(self, pending: Pending) -> AserpcError:
         return BrokerSilentError(
             f"no word from the broker at {self.where} for {pending.timeout:g} s; the request to "
-            f"{pending.request.calculator!r} is given up. Is the broker running? See: aserpc status"
+            f"{pending.request.calculator!r} is given up. Is the broker running? See: aserpc "
+            f"status{advice(size_of(pending.payload))}"
         )
 
     def _silence_ends(self, pending: Pending) -> float:
