@@ -30,6 +30,7 @@ import numpy as np
 from aserpc.array_header import FORTRAN, MAX_HEADER_SIZE, SCALAR, pack_header, read_header
 from aserpc.errors import PayloadError, ProtocolError
 from aserpc.messages import Buffer
+from aserpc.nesting import check_lengths
 
 __all__ = ["Buffer", "attempt", "encodable", "key_frames", "pack", "pack_mapping", "unpack"]
 
@@ -282,17 +283,6 @@ def key_frames(frames: Sequence[Buffer]) -> int:
     return count
 
 
-def _check_lengths(meta: memoryview) -> None:
-    # msgpack allocates lists as long as they claim to be, a thousand nested ones too. A pass that
-    # makes nothing shows first that all of their items are there.
-    unpacker = msgpack.Unpacker(None, max_buffer_size=len(meta))
-    unpacker.feed(meta)
-    unpacker.skip()
-    if unpacker.tell() != len(meta):
-        msg = "bytes after a payload's value"
-        raise ProtocolError(msg)
-
-
 def unpack(frames: Sequence[Buffer]) -> object:
     """Return the value of the frames that `pack` made.
 
@@ -311,7 +301,7 @@ def unpack(frames: Sequence[Buffer]) -> object:
     meta = memoryview(next(large))[_COUNT_SIZE:]
     decoder = _Decoder(large)
     try:
-        _check_lengths(meta)
+        check_lengths(meta)
         value = msgpack.unpackb(
             meta, strict_map_key=False, ext_hook=decoder.extension, list_hook=decoder.list
         )

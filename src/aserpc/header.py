@@ -18,7 +18,7 @@ from aserpc.messages import (
     Message,
     Reject,
 )
-from aserpc.nesting import check_depth
+from aserpc.nesting import check_depth, check_lengths
 
 #: The largest header that the broker reads, and that others read, in bytes. What the broker packs
 #: again may grow (a float of 4 bytes has 8 then), and its status lists all workers.
@@ -85,7 +85,10 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
         msg = f"a header of {len(frame)} bytes; the limit is {limit}"
         raise ProtocolError(msg)
     try:
+        check_lengths(frame)
         header = msgpack.unpackb(frame, strict_map_key=False)
+    except ProtocolError:
+        raise
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, MemoryError) as error:
         msg = f"the header is no msgpack ({type(error).__name__})"
         raise ProtocolError(msg) from None

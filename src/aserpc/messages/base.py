@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgpack
 
 from aserpc.errors import ProtocolError
-from aserpc.nesting import check_depth
+from aserpc.nesting import check_depth, check_lengths
 
 #: Version of this wire format; it stands in every message.
 PROTOCOL_VERSION = 1
@@ -73,6 +73,7 @@ def check_keys(pairs: Sequence[object]) -> None:
 def unpack_about(about: bytes) -> dict[str, Any]:
     """Read a worker's description of itself (see `Ready.about`); raise `ProtocolError`."""
     try:
+        check_lengths(about)
         value = msgpack.unpackb(about, strict_map_key=False) if about else {}
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, MemoryError):
         value = None
