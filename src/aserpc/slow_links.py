@@ -25,6 +25,15 @@ def size_of(payload: Sequence[Buffer]) -> int:
     return sum(map(len, payload))
 
 
+def lost_often(calculator: str, size: int, times: int, way: str) -> str:
+    """Say that a request of this size to a calculator, or its answer, is lost again and again."""
+    shown = f"{size / 1e6:.3g} MB" if size >= LARGE else f"{size} bytes"
+    return (
+        f"the request to {calculator!r}, of {shown}, or its answer was lost {times} times on the "
+        f"way {way}. {ADVICE}"
+    )
+
+
 def advice(size: int) -> str:
-    """Say what helps a message of this size, if that may be what hinders it."""
+    """Say what helps a request of this size, if that may be what hinders it."""
     return f". It has {size / 1e6:.3g} MB. {ADVICE}" if size >= LARGE else ""

@@ -228,3 +228,12 @@ class Reads(Spring):
     def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
         """See `Spring.compute`."""
         return {**super().compute(atoms, properties), "energy": float(Path(self.path).read_text())}
+
+
+class Heavy(Spring):
+    """Has a result of ``info["wanted"]`` MB."""
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        load = np.ones(int(atoms.info["wanted"] * 125_000))
+        return {**super().compute(atoms, properties), "load": load}

@@ -8,7 +8,7 @@ from aserpc.broker.records import Calculator, Job, Worker
 from aserpc.broker.requests import Requests
 from aserpc.broker.tables import JobState
 from aserpc.messages import WorkerEnded
-from aserpc.slow_links import ADVICE, size_of
+from aserpc.slow_links import lost_often, size_of
 from aserpc.timers import Timer
 
 #: A request that this many workers were seen to die of is refused.
@@ -92,11 +92,8 @@ class Deaths(Requests):
         if job.strays < MAX_STRAYS or job.state is JobState.CANCELLED:
             self._requeue(job, now)
             return
-        size = size_of(job.payload) / 1e6
-        reason = (
-            f"the request, of {size:.3g} MB, or its answer was lost {job.strays} times on its way "
-            f"between the broker and workers. {ADVICE}"
-        )
+        name, size = job.calculator.name, size_of(job.payload)
+        reason = lost_often(name, size, job.strays, "between the broker and its workers")
         self._fail(job, JobState.FAILED, "worker_lost", reason)
 
     def _refuse(self, job: Job, now: float) -> None:  # noqa: ARG002

@@ -24,7 +24,7 @@ from aserpc.messages import (
     Request,
     RequestKey,
 )
-from aserpc.slow_links import LARGE, advice, size_of
+from aserpc.slow_links import LARGE, advice, lost_often, size_of
 from aserpc.timers import Timer, Timers
 
 #: How long there may be no news before the broker is asked, s; less where the timeout is short.
@@ -229,10 +229,8 @@ class ClientState:
             most = MAX_RESENDS if size < LARGE else MAX_LARGE_RESENDS
             if pending.resends > most:
                 self._remove(key)
-                text = (
-                    f"the request to {pending.request.calculator!r} was lost {pending.resends} "
-                    f"times on its way to the broker at {self.where}, or there{advice(size)}"
-                )
+                way = f"to or from the broker at {self.where}"
+                text = lost_often(pending.request.calculator, size, pending.resends, way)
                 effects.append(Resolve(key, None, [], BrokerSilentError(text)))
                 continue
             pending.heard_at = pending.sent_at = now
