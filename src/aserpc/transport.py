@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import math
 import os
 import secrets
 import select
 import socket
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import zmq
+from zmq.utils import z85
 
+from aserpc import tcp
 from aserpc.errors import AddressError, MessageTooLargeError
 from aserpc.messages import Buffer
 
@@ -38,11 +37,8 @@ ZMTP_HEARTBEAT_INTERVAL = 1000
 #: next packet, and would go on to for a minute or more once the network is back.
 CONNECT_TIMEOUT = 5000
 
-#: Name of the folder that is made for the sockets.
-DEFAULT_FOLDER = ".aserpc"
-
-#: Name of the file beside the sockets that says who serves them.
-OWNER_FILE = "broker.json"
+#: What the authenticator of connections calls ours.
+ZAP_DOMAIN = b"aserpc"
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 Context: TypeAlias = "zmq.Context[Socket]"
@@ -53,7 +49,15 @@ def ipc_path(address: str) -> Path | None:
     return Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
 
 
-def check_address(address: str, variable: str = "ASERPC_IPC_DIR") -> str:
+class Curve(NamedTuple):
+    """The keys by which a socket connects to a broker."""
+
+    broker: bytes
+    public: bytes
+    secret: bytes
+
+
+def check_address(address: str, variable: str = "ASERPC_IPC_DIR", *, binds: bool = False) -> str:
     """Return `address` if a socket can use it.
 
     Parameters
@@ -62,6 +66,8 @@ def check_address(address: str, variable: str = "ASERPC_IPC_DIR") -> str:
         Of a socket.
     variable
         What says where the sockets are.
+    binds
+        Whether a broker is to listen there; else one connects to it.
 
     Raises
     ------
@@ -81,12 +87,9 @@ def check_address(address: str, variable: str = "ASERPC_IPC_DIR") -> str:
             msg = f"{address!r} names no socket; write ipc:///path/to/socket"
             raise AddressError(msg)
         return address
-    if address.startswith("tcp://"):
-        host, _, port = address.removeprefix("tcp://").rpartition(":")
-        if host and port.isdigit() and 0 < int(port) < 65536:
-            return address
-        msg = f"{address!r} is no tcp address; write tcp://HOST:PORT"
-        raise AddressError(msg)
+    if address.startswith(tcp.SCHEME):
+        tcp.check_tcp(address, binds=binds)
+        return address
     msg = f"{address!r} is no address; write ipc:///path/to/socket or tcp://HOST:PORT"
     raise AddressError(msg)
 
@@ -106,7 +109,14 @@ def _heartbeat(sock: Socket, timeout: float) -> None:
     sock.set(zmq.HEARTBEAT_TTL, milliseconds)
 
 
-def router(context: Context, timeout: float, high_water_mark: int) -> Socket:
+def router(
+    context: Context,
+    timeout: float,
+    high_water_mark: int,
+    *,
+    handover: bool = False,
+    secret: bytes | None = None,
+) -> Socket:
     """Make a broker's ROUTER socket.
 
     Parameters
@@ -115,20 +125,32 @@ def router(context: Context, timeout: float, high_water_mark: int) -> Socket:
         Seconds after which a silent connection is closed.
     high_water_mark
         Messages that wait for one peer before a send says EAGAIN; 0: no limit.
+    handover
+        Whether a peer that comes back takes its routing id over from its dead connection: for those
+        that choose one. Anybody who knows it can do so.
+    secret
+        The broker's secret key; only those whom an authenticator admits can connect.
     """
     sock = context.socket(zmq.ROUTER)
-    # Without MANDATORY libzmq drops silently what a peer has no room for. HANDOVER lets a peer
-    # that comes back take its routing id over from its dead connection.
+    # Without MANDATORY libzmq drops silently what a peer has no room for.
     sock.set(zmq.ROUTER_MANDATORY, 1)
-    sock.set(zmq.ROUTER_HANDOVER, 1)
+    sock.set(zmq.ROUTER_HANDOVER, int(handover))
+    if secret is not None:
+        sock.set(zmq.CURVE_SERVER, 1)
+        sock.set(zmq.CURVE_SECRETKEY, z85.encode(secret))
+        # With an enforced domain nobody gets in while no authenticator runs; without, everybody.
+        sock.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
     sock.set(zmq.SNDHWM, high_water_mark)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)
     _heartbeat(sock, timeout)
     return sock
 
 
-def dealer(context: Context, address: str, timeout: float = 30.0) -> Socket:
-    """Make a DEALER socket, with a random routing id of its own, connected to `address`.
+def dealer(
+    context: Context, timeout: float = 30.0, curve: Curve | None = None, *, named: bool = True
+) -> Socket:
+    """Make a DEALER socket, to be connected by `connect`.
 
     What is sent while there is no connection waits for the next broker. (libzmq's IMMEDIATE would
     refuse it, but also forget what a broker that goes has sent last and nobody has read yet.)
@@ -137,23 +159,41 @@ def dealer(context: Context, address: str, timeout: float = 30.0) -> Socket:
     ----------
     timeout
         Seconds after which a silent connection is closed and made anew.
+    curve
+        The keys, for a broker that demands them.
+    named
+        Whether the socket has a random routing id, by which the broker can speak first after a
+        reconnection. Else each connection gets one from the broker's socket.
     """
-    check_address(address)
     sock = context.socket(zmq.DEALER)
-    sock.set(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(16))  # a leading 0 is libzmq's own
+    if named:
+        sock.set(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(16))  # a leading 0 is libzmq's own
+    if curve is not None:
+        sock.set(zmq.CURVE_SERVERKEY, z85.encode(curve.broker))
+        sock.set(zmq.CURVE_PUBLICKEY, z85.encode(curve.public))
+        sock.set(zmq.CURVE_SECRETKEY, z85.encode(curve.secret))
     sock.set(zmq.LINGER, 0)
     sock.set(zmq.RECONNECT_IVL, 50)
     sock.set(zmq.RECONNECT_IVL_MAX, 1000)
     sock.set(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)
     _heartbeat(sock, timeout)
+    return sock
+
+
+def connect(sock: Socket, address: str) -> None:
+    """Connect a socket, to a broker that may come later; raise `AddressError` if that can't be."""
+    check_address(address)
     try:
-        sock.connect(address)
+        if address.startswith(tcp.SCHEME):
+            endpoint = tcp.to_connect(address)
+            sock.set(zmq.IPV6, int(endpoint.ipv6))
+            sock.connect(endpoint.address)
+        else:
+            sock.connect(address)
     except zmq.ZMQError as error:
-        sock.close()
         msg = f"cannot connect to {address}: {error.strerror}"
         raise AddressError(msg) from None
-    return sock
 
 
 def send(sock: Socket, frames: Sequence[Buffer]) -> None:
@@ -169,13 +209,29 @@ def receive(sock: Socket) -> list[Buffer]:
 
     A large frame is a view of the memory in which ZeroMQ received it.
     """
+    return _receive(sock)[0]
+
+
+def receive_with_user(sock: Socket) -> tuple[bytes, list[Buffer]]:
+    """Return the public key of the peer that sent the next message, and its frames.
+
+    The key is empty where the socket has none itself.
+    """
+    frames, last = _receive(sock)
+    try:
+        return z85.decode(str(last.get("User-Id"))), frames
+    except (zmq.ZMQError, ValueError):  # it has none
+        return b"", frames
+
+
+def _receive(sock: Socket) -> tuple[list[Buffer], zmq.Frame]:
     frames: list[Buffer] = []
     while True:
         frame = sock.recv(zmq.NOBLOCK, copy=False)
         data = frame.buffer
         frames.append(data if len(data) >= ZERO_COPY_SIZE else bytes(data))
         if not frame.more:
-            return frames
+            return frames, frame
 
 
 def milliseconds(seconds: float) -> int:
@@ -233,135 +289,20 @@ class Waker:
     __del__ = close
 
 
-@contextlib.contextmanager
-def reserved(address: str) -> Iterator[None]:
-    """Have an address for oneself for the time of the block; an ipc socket's folder is made.
-
-    libzmq lets a second process bind an ipc path and steals it from the first, so a lock beside
-    the socket decides who has it. The lock falls with its process: a dead broker's socket file is
-    no obstacle. The block must outlive the socket, which removes its file when it is closed.
-
-    Raises
-    ------
-    AddressError
-        If the address is in use or cannot be used.
-    """
-    check_address(address)
-    path = ipc_path(address)
-    if path is None:
-        yield
-        return
-    make_private_folder(path.parent)
-    with _locked(path):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def bind(sock: Socket, address: str) -> str:
     """Bind a socket and return its address; raise `AddressError` where that can't be."""
+    endpoint = address
+    if address.startswith(tcp.SCHEME):
+        endpoint, ipv6 = tcp.to_bind(address)
+        sock.set(zmq.IPV6, int(ipv6))
     try:
-        sock.bind(address)
+        sock.bind(endpoint)
     except zmq.ZMQError as error:
-        hint = "another broker serves it" if error.errno == zmq.EADDRINUSE else error.strerror
+        hint = error.strerror
+        if address.startswith(tcp.SCHEME):
+            hint = tcp.why_not_bound(address, error.errno or 0, hint)
         msg = f"cannot bind {address}: {hint}"
         raise AddressError(msg) from None
-    return sock.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
-
-
-def make_private_folder(folder: Path) -> None:
-    """Make the folder of the sockets if it is not there, and see that it is private."""
-    try:
-        if not folder.exists():
-            folder.mkdir(parents=True, mode=0o700)
-            folder.chmod(0o700)  # whatever the umask
-        status = folder.stat()
-    except OSError as error:
-        msg = f"cannot make the folder of the sockets, {folder}: {error.strerror}"
-        raise AddressError(msg) from None
-    if not stat.S_ISDIR(status.st_mode):
-        msg = f"the folder of the sockets, {folder}, is no folder"
-        raise AddressError(msg)
-    if folder.name == DEFAULT_FOLDER and status.st_uid == os.getuid():
-        folder.chmod(0o700)  # one that aserpc 0.1 left, open to read
-    elif status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        msg = (
-            f"others can write to the folder of the sockets, {folder}; "
-            f"make it private with: chmod 700 {folder}"
-        )
-        raise AddressError(msg)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock_path = path.with_name(path.name + ".lock")
-    descriptor = _open_lock(lock_path)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                owner = read_owner(path.parent)
-                by = f" (process {owner['pid']} on {owner['host']})" if owner else ""
-                msg = (
-                    f"another broker{by} already serves ipc://{path}. Use that one, stop it, or "
-                    "give this one a folder of its own with ASERPC_IPC_DIR"
-                )
-                raise AddressError(msg) from None
-            # A broker that ends removes the file; then the lock must be had on the new one.
-            if lock_path.exists() and lock_path.stat().st_ino == os.fstat(descriptor).st_ino:
-                break
-            os.close(descriptor)
-            descriptor = _open_lock(lock_path)
-        yield
-        lock_path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        msg = f"cannot write to the folder of the sockets, {path.parent}: {error.strerror}"
-        raise AddressError(msg) from None
-
-
-def write_owner(folder: Path) -> None:
-    """Note beside the sockets which process serves them, on which host."""
-    owner = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_private(folder / OWNER_FILE, json.dumps(owner).encode())
-
-
-def read_owner(folder: Path) -> dict[str, Any] | None:
-    """Return the ``host`` and ``pid`` of the broker that serves, or served, from a folder."""
-    try:
-        owner = json.loads((folder / OWNER_FILE).read_bytes())
-        return {"host": str(owner["host"]), "pid": int(owner["pid"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replace a file as a whole by one that only its owner can read."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    temporary.replace(path)
-
-
-def where(address: str) -> str:
-    """Say where a broker was looked for, with what its folder tells of it."""
-    path = ipc_path(address)
-    if path is None:
-        return address
-    owner = read_owner(path.parent)
-    here = socket.gethostname()
-    if owner and owner["host"] != here:
-        return (
-            f"{address} (its broker runs, or ran, on host {owner['host']}; this is {here}, and "
-            "ipc sockets do not reach across hosts)"
-        )
-    return address
+    bound = sock.get(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    return bound.rstrip(b"\0").decode()

@@ -123,7 +123,8 @@ def test_what_a_broker_said_last_is_heard_after_its_end(
     address = f"ipc://{socket_folder}/frontend.ipc"
     broker = FakeBroker(address, answer_pings)
     context = transport.make_context()
-    sock = transport.dealer(context, address)
+    sock = transport.dealer(context)
+    transport.connect(sock, address)
     monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     transport.send(sock, [pack_header(Ping())])
     wait_for(lambda: broker.received)

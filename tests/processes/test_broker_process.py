@@ -93,15 +93,19 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def test_it_serves_over_tcp_where_it_is_told_so(cli: Cli) -> None:
+def test_it_serves_over_tcp_where_it_is_told_so(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASERPC_KEYS_DIR", cli.env["ASERPC_KEYS_DIR"])
     frontend, backend = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
-    cli.broker("--frontend", frontend, "--backend", backend)
+    broker = cli.broker("--frontend", frontend, "--backend", backend, "--insecure")
+    assert "without keys: everybody who reaches it can use it" in broker.errors()
     cli.start("worker", "EMT", "--broker", backend)
     wait_for(lambda: list_calculators(frontend) == {"EMT": 1})
     calculator = RemoteCalculator("EMT", frontend)
     assert calculator.get_property("energy", Atoms("H")) is not None
     cli.worker("Spring")
     assert list_calculators(cli.frontend) == {"EMT": 1, "spring": 1}, "this machine is served too"
-    done = cli.run("broker", "--frontend", frontend)
+    done = cli.run("broker", "--frontend", frontend, "--insecure")
     assert done.code == 2
     assert len(done.errors.splitlines()) == 1

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from aserpc import Client
 from aserpc.client import Results
+from aserpc.security.folder import KeyFolder
+from aserpc.security.roles import ROLES
 from support import calculators
 from support.asking import atom
 from support.hosts import Host
@@ -54,6 +56,10 @@ class Across:
         #: Where `Gate` tells what it is at, see there.
         self.gates = folder / "gates"
         self.gates.mkdir()
+        # A home that all hosts share: the keys that are made where the broker's is are allowed.
+        keys = KeyFolder(folder / "keys")
+        for role in ROLES:
+            keys.make(role, role)
         head = hosts["head"].address
         self.frontend, self.backend = f"tcp://{head}:5555", f"tcp://{head}:5556"
         self._on: dict[str, Cli] = {}
@@ -62,6 +68,7 @@ class Across:
             (own / "logs").mkdir(parents=True)
             cli = Cli(sockets if name == "head" else own, own, own / "logs", host.prefix)
             cli.env.update(ASERPC_IPC_FRONTEND=self.frontend, ASERPC_IPC_BACKEND=self.backend)
+            cli.env.update(ASERPC_KEYS_DIR=str(keys.path))
             self._on[name] = cli
         self.head = self._on["head"]
 

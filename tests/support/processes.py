@@ -106,6 +106,7 @@ class Cli:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("ASERPC_")}
         self.env.update(
             ASERPC_IPC_DIR=str(sockets),
+            ASERPC_KEYS_DIR=str(sockets / "keys"),
             ASERPC_WORKER_TIMEOUT="5",
             ASERPC_HEARTBEAT_INTERVAL="0.5",
         )

@@ -27,6 +27,10 @@ class Door:
         Seconds after which a silent connection is closed.
     high_water_mark
         Messages that wait for one peer before a send says EAGAIN; 0: no limit.
+    handover
+        Whether its peers choose their routing ids and keep them; see `transport.router`.
+    secret
+        The broker's secret key, for those on tcp; None: they need no keys.
     """
 
     def __init__(
@@ -36,11 +40,16 @@ class Door:
         remote: str | None,
         timeout: float,
         high_water_mark: int,
+        *,
+        handover: bool,
+        secret: bytes | None = None,
     ) -> None:
-        self._local = transport.router(context, timeout, high_water_mark)
+        self._local = transport.router(context, timeout, high_water_mark, handover=handover)
         self._remote: transport.Socket | None = None
         if remote is not None:
-            self._remote = transport.router(context, timeout, high_water_mark)
+            self._remote = transport.router(
+                context, timeout, high_water_mark, handover=handover, secret=secret
+            )
         self._addresses = (local, remote)
         #: Those that peers connect to.
         self.sockets = [sock for sock in (self._local, self._remote) if sock is not None]
@@ -55,9 +64,10 @@ class Door:
 
     def receive(self, sock: transport.Socket) -> tuple[bytes, list[Buffer]]:
         """Return who sent the next message to one of the sockets, and its frames."""
-        identity, *frames = transport.receive(sock)
         if sock is self._remote:
-            return remote_peer(NOBODY, bytes(identity)), frames
+            user, (identity, *frames) = transport.receive_with_user(sock)
+            return remote_peer(user or NOBODY, bytes(identity)), frames
+        identity, *frames = transport.receive(sock)
         return local_peer(bytes(identity)), frames
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> None:

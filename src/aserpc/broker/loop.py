@@ -14,14 +14,18 @@ from pathlib import Path
 import msgpack
 import zmq
 
-from aserpc import transport
+from aserpc import socket_folder, transport
 from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.state import BrokerState
-from aserpc.errors import AddressError, ProtocolError
+from aserpc.errors import AddressError, KeysError, ProtocolError
 from aserpc.header import pack_header, unpack_header
 from aserpc.messages import FROM_CLIENT, FROM_WORKER, IDENTITY_SIZE, Buffer, Message
+from aserpc.security.access import Access, Gatekeeper
+from aserpc.security.folder import KeyFolder
+from aserpc.security.keys import SecretKey, check_curve
+from aserpc.security.roles import ANYBODY, refusal
 from aserpc.serving import serve_in_thread
 from aserpc.settings import load_settings
 
@@ -38,6 +42,9 @@ RETRY_INTERVAL = 0.01
 
 #: How long the end waits for the last messages to leave, s.
 LINGER = 2.0
+
+#: Peers, and what they may not say, of which the log has told.
+MAX_COMPLAINTS = 1000
 
 #: The roster is saved when it changes, and at most so often, s.
 ROSTER_INTERVAL = 0.2
@@ -62,9 +69,13 @@ class Broker:
         Seconds that a broken connection of a worker on another machine may take to come back.
     allow_mixed : bool
         Whether workers of one name may differ in factory, arguments or versions.
+    insecure
+        Serve a tcp address without keys: to everybody who reaches it.
 
     Raises
     ------
+    KeysError
+        If a tcp address is to be served, and there is no key of the broker's.
     AddressError
         By `run` and `serve`, if an address can't be bound.
     """
@@ -78,6 +89,7 @@ class Broker:
         *,
         reconnect_grace: float | None = None,
         allow_mixed: bool = False,
+        insecure: bool = False,
     ) -> None:
         settings = load_settings(
             {
@@ -90,8 +102,8 @@ class Broker:
             labels={"ipc_frontend": "frontend", "ipc_backend": "backend"},
         )
         #: Where clients and workers connect, from elsewhere if they can.
-        self.frontend = transport.check_address(settings.ipc_frontend)
-        self.backend = transport.check_address(settings.ipc_backend)
+        self.frontend = transport.check_address(settings.ipc_frontend, binds=True)
+        self.backend = transport.check_address(settings.ipc_backend, binds=True)
         #: The same on this machine.
         self.local_frontend = transport.check_address(settings.local_frontend)
         self.local_backend = transport.check_address(settings.local_backend)
@@ -106,12 +118,27 @@ class Broker:
         self.request_queue_timeout = settings.request_queue_timeout
         self.reconnect_grace = settings.reconnect_grace
         self.allow_mixed = allow_mixed
+        self._remote = [a for a in (self.frontend, self.backend) if _if_remote(a)]
+        self._keys = KeyFolder(settings.keys_dir)
+        self._secret = None if insecure or not self._remote else self._find_secret()
         #: Set while the broker serves.
         self.serving = threading.Event()
         #: Wakes the loop; `signal.set_wakeup_fd` takes its descriptor.
         self.waker = transport.Waker()
         self._stop = False
         self._complained: OrderedDict[bytes, None] = OrderedDict()
+
+    def _find_secret(self) -> SecretKey:
+        check_curve()
+        secret = self._keys.secret("broker")
+        if secret is None:
+            msg = (
+                f"{' and '.join(self._remote)} would be open to everybody who reaches it. Make the "
+                "broker's key with `aserpc keys new --role broker`, and one for each who connects; "
+                "or serve without keys: --insecure"
+            )
+            raise KeysError(msg)
+        return secret
 
     async def run(self) -> None:
         """Serve until `stop`, in a thread of its own."""
@@ -133,20 +160,32 @@ class Broker:
         )
         with contextlib.ExitStack() as stack:
             for address in (self.local_frontend, self.local_backend):
-                stack.enter_context(transport.reserved(address))
+                stack.enter_context(socket_folder.reserved(address))
             context = transport.make_context()
             # The context closes the sockets: closed one by one, they would wait for ever for those
             # who do not read.
             stack.callback(context.destroy, linger=int(LINGER * 1000))
+            self._admit(context)
+            secret = None if self._secret is None else self._secret.value
+            # Clients have no routing ids of their own that somebody could claim; a worker that
+            # computes can't speak after a reconnection, so it keeps its own.
             self._front = Door(
                 context,
                 self.local_frontend,
                 _if_remote(self.frontend),
                 self.worker_timeout,
                 CLIENT_HIGH_WATER_MARK,
+                handover=False,
+                secret=secret,
             )
             self._back = Door(
-                context, self.local_backend, _if_remote(self.backend), self.worker_timeout, 0
+                context,
+                self.local_backend,
+                _if_remote(self.backend),
+                self.worker_timeout,
+                0,
+                handover=True,
+                secret=secret,
             )
             # They tell of every connection that is closed, also that of a worker that computes.
             monitors = []
@@ -166,6 +205,20 @@ class Broker:
                 self._finish()
                 self._stop = False
 
+    def _admit(self, context: transport.Context) -> None:
+        """Get ready to judge who comes by tcp."""
+        self._access: Access | None = None
+        self._gatekeeper: Gatekeeper | None = None
+        if self._secret is not None:
+            self._access = Access(self._keys)
+            self._gatekeeper = Gatekeeper(context, self._access)
+        elif self._remote:
+            logger.warning(
+                "serving %s without keys: everybody who reaches it can use it, and read and change "
+                "what is sent",
+                " and ".join(self._remote),
+            )
+
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
         """Leave beside the sockets who serves them, and find what the last broker left."""
@@ -177,13 +230,13 @@ class Broker:
         self._roster_due: float | None = None
         self._roster_saved_at = float("-inf")
         for folder in folders:
-            transport.write_owner(folder)
+            socket_folder.write_owner(folder)
         self._state.expect(_read_roster(self._roster_path), time.monotonic())
         try:
             yield
         finally:
             for folder in folders:
-                (folder / transport.OWNER_FILE).unlink(missing_ok=True)
+                (folder / socket_folder.OWNER_FILE).unlink(missing_ok=True)
 
     def _loop(self, monitors: list[transport.Socket]) -> None:
         state, clock = self._state, time.monotonic
@@ -191,9 +244,17 @@ class Broker:
         poller = zmq.Poller()
         for readable in (*front.sockets, *back.sockets, *monitors, self.waker.fileno()):
             poller.register(readable, zmq.POLLIN)
+        if self._gatekeeper is not None:
+            poller.register(self._gatekeeper.socket, zmq.POLLIN)
         while not self._stop:
             ready = dict(poller.poll(self._wait(clock())))
             now = clock()
+            if self._gatekeeper is not None and self._gatekeeper.socket in ready:
+                self._gatekeeper.answer()
+            if self._access is not None and (revoked := self._access.look(now)):
+                logger.info("keys were revoked: %d", len(revoked))
+                self._perform(state.revoked(revoked, now), now)
+                self._outbox.drop(revoked)
             # Workers first: an answer frees the worker for the next request.
             for sock in back.sockets:
                 if sock in ready:
@@ -218,6 +279,8 @@ class Broker:
         due = [when for when in (self._state.next_tick(), self._roster_due) if when is not None]
         if self._outbox.waiting:
             due.append(now + RETRY_INTERVAL)
+        if self._access is not None:
+            due.append(self._access.next_look())
         return transport.milliseconds(min(due) - now) if due else None
 
     def _drain(
@@ -243,17 +306,39 @@ class Broker:
                 self._complain(peer, str(error), is_worker=is_worker)
                 effects = self._state.rejected(peer, str(error), is_worker=is_worker)
             else:
-                effects = take(peer, message, frames[1:], now)
+                reason = self._refusal(peer, type(message))
+                if reason is None:
+                    effects = take(peer, message, frames[1:], now)
+                else:
+                    effects = self._state.refused(peer, reason, is_worker=is_worker)
             self._perform(effects, now)
+
+    def _refusal(self, peer: bytes, kind: type[Message]) -> str | None:
+        """Say why a peer may not send a message; None: it may."""
+        if not is_remote(peer):
+            return None
+        if self._access is None:
+            return refusal(ANYBODY, kind)
+        user = user_of(peer)
+        reason = refusal(self._access.role(user), kind)
+        if reason is not None and self._is_new(user + kind.KIND.encode()):
+            logger.warning("refused %s of %s: %s", kind.KIND, self._access.label(user), reason)
+        return reason
 
     def _complain(self, peer: bytes, what: str, *, is_worker: bool) -> None:
         """Log a peer's first unreadable message."""
-        if peer not in self._complained:
+        if self._is_new(peer):
             side = "worker" if is_worker else "client"
             logger.warning("a %s sent what is no message: %s", side, what)
-            self._complained[peer] = None
-            if len(self._complained) > 1000:
-                self._complained.popitem(last=False)
+
+    def _is_new(self, what: bytes) -> bool:
+        """Whether something is worth a word in the log: it was not told of lately."""
+        if what in self._complained:
+            return False
+        self._complained[what] = None
+        if len(self._complained) > MAX_COMPLAINTS:
+            self._complained.popitem(last=False)
+        return True
 
     def _perform(self, effects: list[Effect], now: float) -> None:
         todo = deque(effects)
@@ -278,7 +363,7 @@ class Broker:
             self._roster_due, self._roster_saved_at = None, now
             self._state.roster_changed = False
             try:
-                transport.write_private(self._roster_path, msgpack.packb(self._state.roster()))
+                socket_folder.write_private(self._roster_path, msgpack.packb(self._state.roster()))
             except OSError as error:
                 logger.warning("cannot save the list of workers: %s", error)
                 self._roster_path = None

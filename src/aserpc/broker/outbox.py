@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import zmq
 
+from aserpc.broker.peers import user_of
 from aserpc.messages import Buffer
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ class Outbox:
             return
         self.waiting.setdefault(peer, deque()).append(frames)
         self.size += size
+
+    def drop(self, users: Collection[bytes]) -> None:
+        """Drop what keys that are not allowed any more have not taken."""
+        for peer in [peer for peer in self.waiting if user_of(peer) in users]:
+            self.size -= sum(len(frame) for frames in self.waiting.pop(peer) for frame in frames)
 
     def flush(self) -> None:
         """Send what there is room for."""

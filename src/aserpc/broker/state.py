@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from aserpc.broker.effects import Effect
 from aserpc.broker.managers import Managers
 from aserpc.broker.peers import is_remote, routing_id, same_user, user_of
-from aserpc.broker.records import Manager
+from aserpc.broker.records import Manager, Worker
 from aserpc.broker.snapshot import snapshot
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.broker.workers import SWEEP_TIME
@@ -130,7 +130,8 @@ class BrokerState(Managers):
         if not is_remote(peer):
             return ""
         mine = routing_id(peer)
-        for other in (*self.workers.values(), *self.managers.values()):
+        others: list[Worker | Manager] = [*self.workers.values(), *self.managers.values()]
+        for other in others:
             if is_remote(other.peer) and routing_id(other.peer) == mine:
                 return other.label
         return ""

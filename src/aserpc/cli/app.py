@@ -13,13 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
+from aserpc.cli import keys
 from aserpc.cli.console import complain, configure_logging, print_table
 from aserpc.cli.manager import commands
-from aserpc.cli.options import AllowMixed, Frontend, LogLevel, Registry, positive, setting
+from aserpc.cli.options import AllowMixed, Frontend, Insecure, LogLevel, Registry, positive, setting
 from aserpc.errors import (
     AddressError,
     AserpcError,
     BrokerUnreachableError,
+    KeysError,
+    NotAllowedError,
     NoWorkersError,
     RegistryError,
     SettingsError,
@@ -31,7 +34,15 @@ from aserpc.settings import load_settings
 __all__ = ["app", "load_factory", "main"]
 
 #: A person's mistakes: exit code 2, as for wrong options.
-MISTAKES = (SettingsError, RegistryError, AddressError, BrokerUnreachableError, NoWorkersError)
+MISTAKES = (
+    SettingsError,
+    RegistryError,
+    AddressError,
+    KeysError,
+    NotAllowedError,
+    BrokerUnreachableError,
+    NoWorkersError,
+)
 
 #: What wrong options raise; typer has it from click, or of its own.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -60,9 +71,13 @@ def broker(
         float | None, setting("reconnect_grace", "--reconnect-grace")
     ] = None,
     allow_mixed: AllowMixed = False,
+    insecure: Insecure = False,
     log_level: LogLevel = "INFO",
 ) -> None:
-    """Start the broker, which connects clients and workers."""
+    """Start the broker, which connects clients and workers.
+
+    Addresses of tcp are served besides the sockets on this machine, and take keys: aserpc keys.
+    """
     configure_logging(log_level)
     from aserpc.broker import Broker
     from aserpc.serving import stop_on_signals
@@ -73,6 +88,7 @@ def broker(
         timeout,
         queue_timeout,
         reconnect_grace=reconnect_grace,
+        insecure=insecure,
         allow_mixed=allow_mixed,
     )
     with stop_on_signals(served.stop, served.waker):
@@ -124,8 +140,8 @@ def worker(
         check_reference(entry.factory, Path.cwd())
     import faulthandler
 
-    from aserpc import transport
     from aserpc.serving import stop_on_signals
+    from aserpc.socket_folder import make_private_folder
     from aserpc.worker import Worker
 
     faulthandler.enable()  # a calculator that crashes the process leaves its stack in the log
@@ -133,7 +149,7 @@ def worker(
         if workdir is None:
             safe = re.sub(r"[^\w.-]+", "_", entry.name)
             folder = load_settings().ipc_dir
-            transport.make_private_folder(folder)
+            make_private_folder(folder)
             own = folder / "work" / f"{safe}-{os.getpid()}"
             workdir = own
             stack.callback(shutil.rmtree, own, ignore_errors=True)
@@ -308,6 +324,7 @@ def run(
 
 
 app.add_typer(commands)
+app.add_typer(keys.commands, name="keys")
 
 
 def _show_version(asked: bool) -> None:

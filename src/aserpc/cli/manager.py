@@ -11,6 +11,7 @@ from aserpc.cli.options import (
     AllowMixed,
     Frontend,
     Gpus,
+    Insecure,
     LogLevel,
     MaxTotal,
     SpawnRegistry,
@@ -67,9 +68,12 @@ def up(
         str | None,
         typer.Argument(help="What to serve [default: aserpc.toml here, and entry points]"),
     ] = None,
+    frontend: Annotated[str | None, setting("ipc_frontend", "--frontend")] = None,
+    backend: Annotated[str | None, setting("ipc_backend", "--backend")] = None,
     gpus: Gpus = None,
     max_workers_total: MaxTotal = None,
     allow_mixed: AllowMixed = False,
+    insecure: Insecure = False,
     log_level: LogLevel = "INFO",
 ) -> None:
     """Start a broker and a manager together: the usual way to start."""
@@ -77,7 +81,9 @@ def up(
     from aserpc.broker import Broker
     from aserpc.cli.up import make_manager, serve
 
-    serve(make_manager(file, None, None, gpus, max_workers_total), Broker(allow_mixed=allow_mixed))
+    served = Broker(frontend, backend, allow_mixed=allow_mixed, insecure=insecure)
+    # The manager and its workers are on this machine, whatever is served to others.
+    serve(make_manager(file, served.local_backend, None, gpus, max_workers_total), served)
 
 
 @commands.command()

@@ -57,6 +57,10 @@ AllowMixed = Annotated[
     bool,
     typer.Option("--allow-mixed", help="Workers of one name may differ in arguments, versions"),
 ]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Serve addresses of tcp without keys: to all who reach them"),
+]
 Gpus = Annotated[
     str | None,
     typer.Option(help="Ids of the GPUs for workers, as 0,1 [default: what nvidia-smi lists]"),

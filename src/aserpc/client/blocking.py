@@ -15,11 +15,28 @@ from typing import TypeVar
 
 import zmq
 
-from aserpc import transport
+from aserpc import socket_folder, transport
 from aserpc.client.state import ClientState, Effect, News, Resolve, Send
-from aserpc.errors import BrokerSilentError, BrokerUnreachableError, ProtocolError
+from aserpc.connection import Connection
+from aserpc.errors import (
+    BrokerSilentError,
+    BrokerUnreachableError,
+    NotAllowedError,
+    ProtocolError,
+)
 from aserpc.header import pack_header, unpack_header
-from aserpc.messages import TO_CLIENT, Buffer, Message, Ping, Pong, Reject, Request, RequestKey
+from aserpc.messages import (
+    TO_CLIENT,
+    Buffer,
+    Message,
+    Ping,
+    Pong,
+    Refuse,
+    Reject,
+    Request,
+    RequestKey,
+)
+from aserpc.security.credentials import find_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +56,22 @@ _numbers = itertools.count(1)
 
 
 class Channel:
-    """A socket to a broker with the requests that wait on it; one thread's at a time."""
+    """A socket to a broker with the requests that wait on it; one thread's at a time.
 
-    def __init__(self, context: transport.Context, address: str) -> None:
+    Its routing id is the broker's choice, so that nobody else can claim it: a client whose
+    connection was made anew is found again by the requests that it asks about.
+    """
+
+    def __init__(self, context: transport.Context, address: str, role: str = "client") -> None:
         self.address = address
+        self.role = role
         self.state = ClientState(address, _numbers)
-        self.socket = transport.dealer(context, address)
+        credentials = find_credentials(address, role)
+        self._connection = Connection(context, address, credentials, named=False)
+        self.socket = self._connection.socket
         self._poller = zmq.Poller()
-        self._poller.register(self.socket, zmq.POLLIN)
+        for readable in self.readable():
+            self._poller.register(readable, zmq.POLLIN)
         self._unsent: deque[list[Buffer]] = deque()
         #: True from the first to the last frame of a message, also if it was interrupted there.
         self._sending = False
@@ -56,7 +81,11 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket."""
-        self.socket.close(linger=0)
+        self._connection.close()
+
+    def readable(self) -> list[transport.Socket]:
+        """Return what to poll; `receive` takes what has come."""
+        return [self.socket, *self._connection.readable()]
 
     def call(
         self, request: Request, payload: list[Buffer], timeout: float, deadline: float | None
@@ -87,13 +116,21 @@ class Channel:
         ------
         BrokerUnreachableError
             If none comes in `timeout` seconds.
+        NotAllowedError
+            If the broker refuses it.
         """
         ends_at = time.monotonic() + timeout
         number = getattr(message, "id", None)
         self._push([pack_header(message)])
         while (left := ends_at - time.monotonic()) > 0:
             self.wait(left)
+            if (refused := self._connection.refused()) is not None:
+                self._stale = True
+                raise refused
             for reply, _ in self._messages():
+                if isinstance(reply, Refuse):
+                    msg = f"the broker at {self.address} refuses it: {reply.reason}"
+                    raise NotAllowedError(msg)
                 if isinstance(reply, Reject):
                     msg = f"the broker at {self.address} answered: {reply.reason}"
                     raise ProtocolError(msg)
@@ -101,8 +138,8 @@ class Channel:
                     return reply
         self._stale = True
         msg = (
-            f"Broker not reachable at {transport.where(self.address)}: no answer within "
-            f"{timeout:g} s. Start one with: aserpc broker"
+            f"Broker not reachable at {socket_folder.where(self.address)}: no answer within "
+            f"{timeout:g} s. {self._connection.trouble() or 'Start one with: aserpc broker'}"
         )
         raise BrokerUnreachableError(msg)
 
@@ -119,6 +156,8 @@ class Channel:
     def receive(self) -> list[Resolve]:
         """Take what has come."""
         resolved: list[Resolve] = []
+        if (refused := self._connection.refused()) is not None:
+            resolved += self.perform(self.state.refuse(refused))
         for message, payload in self._messages():
             resolved += self.perform(self.state.receive(message, payload, time.monotonic()))
         return resolved
@@ -128,10 +167,15 @@ class Channel:
         resolved = []
         for effect in effects:
             if isinstance(effect, Send):
+                self._connection.renew()
                 self._push([pack_header(effect.message), *effect.payload])
             elif isinstance(effect, News):
                 self._tell(effect)
             else:
+                if isinstance(effect.error, BrokerSilentError):
+                    trouble = self._connection.trouble()
+                    if trouble:
+                        effect.error = BrokerSilentError(f"{effect.error}. {trouble}")
                 resolved.append(effect)
         return resolved
 
@@ -183,19 +227,19 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._context: transport.Context | None = None
-        self._idle: dict[str, list[Channel]] = {}
+        self._idle: dict[tuple[str, str], list[Channel]] = {}
         self._lent = 0
 
-    def channel(self, address: str) -> Channel:
-        """Take an idle socket, or make one."""
+    def channel(self, address: str, role: str = "client") -> Channel:
+        """Take an idle socket, or make one; `role` says whose key it takes."""
         with self._lock:
-            idle = self._idle.get(address)
+            idle = self._idle.get((address, role))
             if idle:
                 channel = idle.pop()
             else:
                 if self._context is None:
                     self._context = transport.make_context()
-                channel = Channel(self._context, address)
+                channel = Channel(self._context, address, role)
             self._lent += 1
             return channel
 
@@ -203,7 +247,7 @@ class Pool:
         """Keep a socket for the next call, or close it if there are enough."""
         with self._lock:
             self._lent -= 1
-            idle = self._idle.setdefault(channel.address, [])
+            idle = self._idle.setdefault((channel.address, channel.role), [])
             if len(idle) < MAX_IDLE and channel.is_clean():
                 idle.append(channel)
                 return
@@ -242,10 +286,10 @@ os.register_at_fork(after_in_child=_renew)
 
 
 @contextlib.contextmanager
-def borrowed(address: str) -> Iterator[Channel]:
+def borrowed(address: str, role: str = "client") -> Iterator[Channel]:
     """Borrow a socket to a broker for the time of the block."""
     owner = pool()
-    channel = owner.channel(address)
+    channel = owner.channel(address, role)
     try:
         yield channel
     finally:

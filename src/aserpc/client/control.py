@@ -78,5 +78,6 @@ def _ask(
 ) -> dict[str, Any]:
     settings = load_settings({"ipc_frontend": broker}, labels={"ipc_frontend": "broker"})
     seconds = positive("timeout", timeout) / 1000
-    with borrowed(transport.check_address(settings.ipc_frontend)) as channel:
+    role = "client" if isinstance(message, StatusRequest) else "admin"
+    with borrowed(transport.check_address(settings.ipc_frontend), role) as channel:
         return channel.exchange(message, Status, seconds).status

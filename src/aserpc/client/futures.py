@@ -235,7 +235,8 @@ class _IOThread:
     def _run(self) -> None:
         channel = self._channel
         poller = zmq.Poller()
-        poller.register(self._waker.fileno(), zmq.POLLIN)
+        for readable in (self._waker.fileno(), *channel.readable()):
+            poller.register(readable, zmq.POLLIN)
         try:
             while not self._stop or self._calls:
                 self._turn(channel, poller)

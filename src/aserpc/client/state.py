@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import TypeAlias
 
-from aserpc.errors import AserpcError, BrokerSilentError, DeadlineError, ProtocolError
+from aserpc.errors import (
+    AserpcError,
+    BrokerSilentError,
+    DeadlineError,
+    NotAllowedError,
+    ProtocolError,
+)
 from aserpc.messages import (
     Answer,
     Buffer,
@@ -20,6 +26,7 @@ from aserpc.messages import (
     Message,
     Ping,
     Pong,
+    Refuse,
     Reject,
     Request,
     RequestKey,
@@ -158,12 +165,19 @@ class ClientState:
         if isinstance(message, Pong):
             return self._pong(message, now)
         if isinstance(message, Reject):
-            error = ProtocolError(f"the broker at {self.where} answered: {message.reason}")
-            keys = list(self.pending)
-            for key in keys:
-                self._remove(key)
-            return [Resolve(key, None, [], error) for key in keys]
+            text = f"the broker at {self.where} answered: {message.reason}"
+            return self.refuse(ProtocolError(text))
+        if isinstance(message, Refuse):
+            text = f"the broker at {self.where} refuses it: {message.reason}"
+            return self.refuse(NotAllowedError(text))
         return []
+
+    def refuse(self, error: AserpcError) -> list[Effect]:
+        """Take it that the broker takes nothing from here: all that waits ends with an error."""
+        keys = list(self.pending)
+        for key in keys:
+            self._remove(key)
+        return [Resolve(key, None, [], error) for key in keys]
 
     def tick(self, now: float) -> list[Effect]:
         """Ask for news, and give up what has waited too long."""

@@ -19,14 +19,16 @@ from typing import Any
 
 import zmq
 
-from aserpc import logs, transport
-from aserpc.errors import AserpcError, ProtocolError, SpawnError
+from aserpc import logs, socket_folder, transport
+from aserpc.connection import Connection
+from aserpc.errors import AserpcError, NotAllowedError, ProtocolError, SpawnError
 from aserpc.header import pack_header, unpack_header
 from aserpc.manager.records import Effect, Send, Start
 from aserpc.manager.spawners import Handle, Spawner, Spec
 from aserpc.manager.spawners.local import LocalSpawner
 from aserpc.manager.state import ManagerState
-from aserpc.messages import TO_MANAGER, Message, Reload
+from aserpc.messages import TO_MANAGER, Message, Refuse, Reload
+from aserpc.security.credentials import find_credentials
 from aserpc.serving import serve_in_thread
 from aserpc.settings import load_settings
 from aserpc.spawn import SpawnConfig
@@ -82,6 +84,9 @@ class Manager:
         )
         self.configs = dict(configs)
         self.broker = transport.check_address(settings.ipc_backend)
+        self._credentials = find_credentials(self.broker, "manager", settings)
+        self._keys_dir = settings.keys_dir
+        self._refused: NotAllowedError | None = None
         self.heartbeat_interval = settings.heartbeat_interval
         self.folder = settings.ipc_dir
         self.waker = transport.Waker()
@@ -129,12 +134,13 @@ class Manager:
     def serve(self) -> None:
         """Serve until `stop`, in this thread."""
         context = transport.make_context()
-        self._socket = transport.dealer(context, self.broker)
+        self._connection = Connection(context, self.broker, self._credentials)
+        self._socket = self._connection.socket
         logger.info("offering %s at %s", ", ".join(self.configs), self.broker)
         state, clock = self._state, time.monotonic
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self.waker.fileno(), zmq.POLLIN)
+        for readable in (self._socket, *self._connection.readable(), self.waker.fileno()):
+            poller.register(readable, zmq.POLLIN)
         tell_at = 0.0
         try:
             self._adopt()
@@ -143,6 +149,8 @@ class Manager:
                 wait = min(state.next_tick() - clock(), POLL_INTERVAL if self._handles else 1.0)
                 if self.waker.fileno() in dict(poller.poll(transport.milliseconds(wait))):
                     self.waker.clear()
+                if (refused := self._connection.refused()) is not None:
+                    self._end_refused(refused)
                 if self._stop.is_set() and not state.finishing:
                     self._perform(state.finish(clock()))
                 if self._reload.is_set():
@@ -156,7 +164,16 @@ class Manager:
             self._send(state.goodbye())
         finally:
             context.destroy(linger=1000)
+        if self._refused is not None:
+            raise self._refused
         logger.info("stopped")
+
+    def _end_refused(self, error: NotAllowedError) -> None:
+        """End in order, with the workers: they would be refused too."""
+        if self._refused is None:
+            logger.error("%s", error)
+            self._refused = error
+            self._stop.set()
 
     def _drain(self) -> None:
         with contextlib.suppress(zmq.Again):
@@ -169,6 +186,9 @@ class Manager:
                     continue
                 if isinstance(message, Reload):
                     self._load_again()
+                if isinstance(message, Refuse):
+                    text = f"the broker at {self.broker} refuses the manager: {message.reason}"
+                    self._end_refused(NotAllowedError(text))
                 self._perform(self._state.receive(message, time.monotonic()))
 
     def _look(self) -> None:
@@ -219,6 +239,9 @@ class Manager:
             env = child_environment(os.environ, rendered, config, os.cpu_count() or 1)
             env.setdefault("ASERPC_IPC_DIR", str(self.folder))  # also from another folder
             env.setdefault("ASERPC_WORKDIR", str(workdir))
+            env.setdefault("ASERPC_KEYS_DIR", str(self._keys_dir))
+            if self._credentials is not None:
+                env.setdefault("ASERPC_BROKER_KEY", str(self._credentials.broker))
             spec = Spec(
                 name=config.name,
                 spawn_id=spawn_id,
@@ -265,7 +288,7 @@ class Manager:
         try:
             if spawned:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                transport.write_private(path, json.dumps(spawned).encode())
+                socket_folder.write_private(path, json.dumps(spawned).encode())
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
@@ -293,7 +316,7 @@ class Manager:
                 self._handles[spawn_id], self._names[spawn_id] = handle, name
                 self._state.adopt(name, spawn_id, tuple(entry["gpus"]), time.monotonic())
             if others:
-                transport.write_private(path, json.dumps(others).encode())
+                socket_folder.write_private(path, json.dumps(others).encode())
             else:
                 path.unlink(missing_ok=True)
         self._save()

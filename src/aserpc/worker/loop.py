@@ -16,7 +16,8 @@ from typing import Any
 
 import zmq
 
-from aserpc import transport
+from aserpc import socket_folder, transport
+from aserpc.connection import Connection
 from aserpc.errors import (
     MessageTooLargeError,
     ProtocolError,
@@ -28,6 +29,7 @@ from aserpc.messages import TO_WORKER, Answer, Buffer, Message, Request, failure
 from aserpc.payload import PackedAtoms, pack_results
 from aserpc.registry import CalculatorEntry
 from aserpc.remote_error import report
+from aserpc.security.credentials import find_credentials
 from aserpc.serving import serve_in_thread
 from aserpc.settings import load_settings
 from aserpc.worker.about import pack_about
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 #: How long the end waits for the last messages to leave, s.
 LINGER = 5.0
+
+#: How long a worker waits before it loads to hear that a broker on another machine takes it, s.
+HANDSHAKE_TIMEOUT = 2.0
 
 
 class _Stopped(BaseException):
@@ -80,6 +85,8 @@ class Worker:
         By `run` and `serve`, if there is no such factory.
     WorkerFailedError
         By `run` and `serve`, if the calculator can't be made or the broker refuses the worker.
+    NotAllowedError
+        By `run` and `serve`, if the broker does not allow the worker's key.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class Worker:
         else:
             self.entry = CalculatorEntry(name, calculator_factory, (), {}, "Python")
         self.broker = transport.check_address(settings.ipc_backend)
+        self._credentials = find_credentials(self.broker, "worker", settings)
         self.worker_timeout = settings.worker_timeout
         self.idle_timeout = settings.idle_timeout
         self.heartbeat_interval = settings.heartbeat_interval
@@ -157,9 +165,13 @@ class Worker:
         limit = self.calculation_timeout
         self._watchdog = nullcontext() if limit is None else Watchdog(limit, self._hung)
         self._context = context = transport.make_context()
-        self._socket = transport.dealer(context, self.broker, self.worker_timeout)
+        self._connection = Connection(context, self.broker, self._credentials, self.worker_timeout)
+        self._socket = self._connection.socket
         logger.info("connecting to %s", self.broker)
         try:
+            # What takes minutes to load had better be wanted.
+            self._connection.wait_for_handshake(HANDSHAKE_TIMEOUT)
+            self._raise_if_refused()
             self._send(self._state.start())
             self._loop(self._load(identity))
         finally:
@@ -212,10 +224,11 @@ class Worker:
     def _loop(self, evaluation: Evaluation | None) -> None:
         state, clock = self._state, time.monotonic
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self.waker.fileno(), zmq.POLLIN)
+        for readable in (self._socket, *self._connection.readable(), self.waker.fileno()):
+            poller.register(readable, zmq.POLLIN)
         while not state.ended:
             self._drain()
+            self._raise_if_refused()
             if self._stop.is_set():
                 self._send(state.finish(clock()))
             job = state.next_job()
@@ -231,7 +244,8 @@ class Worker:
             self._send(state.tick(now))
             since = state.waiting_since(now)
             if since is not None:
-                logger.warning("waiting for a broker at %s", transport.where(self.broker))
+                where, trouble = socket_folder.where(self.broker), self._connection.trouble()
+                logger.warning("waiting for a broker at %s", f"{where}. {trouble}".strip(". "))
             if not state.ended:
                 wait = min(state.next_tick() - clock(), 1.0)
                 if dict(poller.poll(transport.milliseconds(wait))).get(self.waker.fileno()):
@@ -250,6 +264,10 @@ class Worker:
         answer = Answer(self._request.session, self._request.id, error=error, about=self._about)
         self._send(self._state.hung(answer, time.monotonic()))
         self._context.destroy(linger=int(LINGER * 1000))
+
+    def _raise_if_refused(self) -> None:
+        if (refused := self._connection.refused()) is not None:
+            raise refused
 
     def _drain(self) -> None:
         with contextlib.suppress(zmq.Again):
