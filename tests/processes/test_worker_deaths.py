@@ -12,7 +12,7 @@ import msgpack
 import pytest
 
 from aserpc import RemoteCalculator, list_calculators
-from aserpc.broker.loop import ROSTER_FILE
+from aserpc.broker.roster import ROSTER_FILE
 from aserpc.errors import PoisonError, ServiceError
 from support.asking import energy_at
 from support.processes import Cli, Process

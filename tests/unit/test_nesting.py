@@ -18,7 +18,7 @@ from aserpc.messages import FROM_WORKER, TO_CLIENT, unpack_about
 from aserpc.nesting import MAX_VALUES, check_lengths
 
 #: What stands for `MAX_VALUES` where a test would take long.
-FEW = 1 << 14
+FEW = 1 << 17
 
 
 def claims(levels: int, claimed: int, items: int) -> bytes:

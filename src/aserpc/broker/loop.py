@@ -11,13 +11,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgpack
 import zmq
 
 from aserpc import socket_folder, transport
 from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.outbox import Outbox
+from aserpc.broker.roster import ROSTER_FILE, pack_roster, unpack_roster
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, KeysError, ProtocolError
 from aserpc.header import pack_header, unpack_header
@@ -48,9 +48,6 @@ MAX_COMPLAINTS = 1000
 
 #: The roster is saved when it changes, and at most so often, s.
 ROSTER_INTERVAL = 0.2
-
-#: Name of the file beside the backend's socket in which a broker leaves its workers to the next.
-ROSTER_FILE = "workers.msgpack"
 
 
 class Broker:
@@ -363,7 +360,7 @@ class Broker:
             self._roster_due, self._roster_saved_at = None, now
             self._state.roster_changed = False
             try:
-                socket_folder.write_private(self._roster_path, msgpack.packb(self._state.roster()))
+                socket_folder.write_private(self._roster_path, pack_roster(self._state.roster()))
             except OSError as error:
                 logger.warning("cannot save the list of workers: %s", error)
                 self._roster_path = None
@@ -385,10 +382,9 @@ def _if_remote(address: str) -> str | None:
 
 def _read_roster(path: Path) -> list[tuple[bytes, str]]:
     try:
-        roster = msgpack.unpackb(path.read_bytes())
-        return [(bytes(peer), str(name)) for peer, name in roster]
+        return unpack_roster(path.read_bytes())
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, msgpack.UnpackException):
+    except (OSError, ProtocolError):
         logger.warning("the list of workers in %s can't be read; they will register again", path)
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from aserpc.connection import Connection
 from aserpc.errors import AserpcError, NotAllowedError, ProtocolError, SpawnError
 from aserpc.header import pack_header, unpack_header
 from aserpc.manager.records import Effect, Send, Start
+from aserpc.manager.spawned import Spawned, pack_spawned, unpack_spawned
 from aserpc.manager.spawners import Handle, Spawner, Spec
 from aserpc.manager.spawners.local import LocalSpawner
 from aserpc.manager.state import ManagerState
@@ -276,7 +276,7 @@ class Manager:
 
     def _save(self) -> None:
         """Note the processes, for a manager that comes after this one was killed."""
-        spawned = {
+        spawned: dict[str, Spawned] = {
             spawn_id: {
                 "name": self._names[spawn_id],
                 "gpus": list(self._state.devices.of(spawn_id)),
@@ -284,11 +284,13 @@ class Manager:
             }
             for spawn_id, handle in self._handles.items()
         }
-        path = self._file(os.getpid())
+        self._note(self._file(os.getpid()), spawned)
+
+    def _note(self, path: Path, spawned: Mapping[str, Spawned]) -> None:
         try:
             if spawned:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                socket_folder.write_private(path, json.dumps(spawned).encode())
+                socket_folder.write_private(path, pack_spawned(spawned))
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
@@ -301,10 +303,11 @@ class Manager:
             if Path(f"/proc/{pid}").exists() and pid != str(os.getpid()):
                 continue
             try:
-                spawned = json.loads(path.read_bytes())
-            except (OSError, ValueError):
+                spawned = unpack_spawned(path.read_bytes())
+            except (OSError, ValueError) as error:
+                logger.warning("cannot read which workers were started, in %s: %s", path, error)
                 continue
-            others = {}
+            others: dict[str, Spawned] = {}
             for spawn_id, entry in spawned.items():
                 name, handle = entry["name"], entry["handle"]
                 if not self._spawner.adopt(handle):
@@ -315,10 +318,7 @@ class Manager:
                 logger.info("took over a worker of %r", name)
                 self._handles[spawn_id], self._names[spawn_id] = handle, name
                 self._state.adopt(name, spawn_id, tuple(entry["gpus"]), time.monotonic())
-            if others:
-                socket_folder.write_private(path, json.dumps(others).encode())
-            else:
-                path.unlink(missing_ok=True)
+            self._note(path, others)
         self._save()
 
     def _clean(self, spawn_id: str, *, failed: bool) -> None:

@@ -84,8 +84,10 @@ class LocalSpawner:
 
     def adopt(self, handle: Handle) -> bool:
         """See `Spawner.adopt`."""
-        started = _started(handle["pid"])
-        return started is not None and bool(started == handle["started"])
+        pid, started, log = (handle.get(key) for key in ("pid", "started", "log"))
+        if type(pid) is not int or pid <= 0 or type(started) is not int or type(log) is not str:
+            return False  # no handle of this spawner's
+        return _started(pid) == started
 
 
 def _signal(pid: int, number: int) -> None:

@@ -1,0 +1,93 @@
+"""Files that a killed broker or manager has left: what is in them is not trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from aserpc.broker.roster import pack_roster, unpack_roster
+from aserpc.errors import ProtocolError
+from aserpc.manager.spawned import Spawned, pack_spawned, unpack_spawned
+from aserpc.manager.spawners.local import LocalSpawner
+
+ROSTER = [(b"\x00one", "emt"), (b"\x00two", "größe")]
+SPAWNED: dict[str, Spawned] = {"a1": {"name": "emt", "gpus": ["0"], "handle": {"pid": 7}}}
+
+
+def test_what_was_left_is_read() -> None:
+    assert unpack_roster(pack_roster(ROSTER)) == ROSTER
+    assert unpack_spawned(pack_spawned(SPAWNED)) == SPAWNED
+
+
+def test_a_worker_is_expected_once() -> None:
+    assert unpack_roster(pack_roster([*ROSTER, *ROSTER])) == ROSTER
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb({"one": "emt"}),
+        msgpack.packb([[b"one"]]),
+        msgpack.packb([["one", "emt"]]),
+        msgpack.packb([[10**12, "emt"]]),
+        msgpack.packb([[b"one", ""]]),
+        msgpack.packb([[b"one", "a\nb"]]),
+        msgpack.packb([[b"one", b"emt"]]),
+        msgpack.packb([[b"one", None]]),
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 5000,
+    ],
+)
+def test_what_is_no_roster_is_a_protocol_error(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        unpack_roster(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"7",
+        b'{"a1": 7}',
+        b'{"a1": {"name": "emt", "gpus": []}}',
+        b'{"a1": {"name": 7, "gpus": [], "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": "0", "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [0], "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [], "handle": 7}}',
+        b"[" * 100_000,
+        b'{"a1":' * 100_000,
+    ],
+)
+def test_what_is_no_note_of_workers_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        unpack_spawned(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": "self"},
+        {"pid": 0},
+        {"pid": -1},
+        {"pid": True},
+        {"pid": None},
+        {"started": None},
+        {"started": "0"},
+        {"log": None},
+        {"log": 3},
+    ],
+)
+def test_a_handle_that_is_none_is_not_taken_over(change: dict[str, object]) -> None:
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    handle = {"pid": int(Path("/proc/self").readlink().name), "started": int(fields[19])}
+    handle = {**handle, "log": "/dev/null"}
+    spawner = LocalSpawner()
+    assert spawner.adopt(handle)
+    assert not spawner.adopt({**handle, **change})
+    assert not spawner.adopt({key: handle[key] for key in handle.keys() - change.keys()})
