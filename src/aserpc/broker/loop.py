@@ -17,6 +17,7 @@ from aserpc import socket_folder, transport
 from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.outbox import Outbox
+from aserpc.broker.peers import is_remote, user_of
 from aserpc.broker.roster import ROSTER_FILE, pack_roster, unpack_roster
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, KeysError, ProtocolError
