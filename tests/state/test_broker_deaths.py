@@ -103,6 +103,34 @@ def test_a_worker_that_was_told_to_end_is_no_evidence(house: House) -> None:
     assert house.answers() == {KEY: None}
 
 
+def test_a_worker_that_comes_back_has_not_died(house: House) -> None:
+    serve(house, 0)
+    house.ask()
+    house.vanish(b"w0")
+    house.cut.clear()
+    serve(house, 0)
+    assert computes(house) == 0
+    house.vanish(b"w0")
+    assert house.job(KEY).state is JobState.QUEUED, "one death, not two"
+    ended(house, 0)
+    house.wait(EVIDENCE_AGE)
+    serve(house, 1)
+    house.answer(b"w1", KEY)
+    assert house.answers() == {KEY: None}
+
+
+def test_what_was_condemned_is_spared_when_its_worker_comes_back(house: House) -> None:
+    serve(house, 0, 1)
+    house.ask()
+    for _ in range(2):
+        last = computes(house)
+        house.vanish(b"w%d" % last)
+    assert house.job(KEY).state is JobState.CONDEMNED
+    house.cut.clear()
+    serve(house, last)
+    assert house.job(KEY).state is JobState.RUNNING
+
+
 def test_one_that_is_spared_has_its_deadline_again(house: House) -> None:
     serve(house, 0, 1)
     house.ask(deadline=10.0)

@@ -103,12 +103,21 @@ class Deaths(Requests):
 
     def _worker_ended(self, ended: WorkerEnded, now: float) -> None:
         """Take what a manager tells of a worker that was lost in mid-calculation."""
-        death = self.deaths.pop(ended.spawn_id, None)
-        if death is None:
-            return
+        death = self.deaths.get(ended.spawn_id)
+        if death is not None:
+            death.how, death.output = ended.how, ended.output
+            self._settle_death(ended.spawn_id, now, seen=not ended.told)
+
+    def _lives(self, worker: Worker, now: float) -> None:
+        """Take it that a worker which was lost is there again: it did not die."""
+        if worker.spawn_id is not None and worker.spawn_id in self.deaths:
+            self._settle_death(worker.spawn_id, now, seen=False)
+
+    def _settle_death(self, spawn_id: str, now: float, *, seen: bool) -> None:
+        """Take it that more will not be known of a death, and see what that means for its job."""
+        death = self.deaths.pop(spawn_id)
         self._timers.cancel(death.timer)
-        death.open = False
-        death.how, death.output, death.seen = ended.how, ended.output, not ended.told
+        death.open, death.seen = False, seen
         job = death.job
         if self.jobs.get(job.key) is not job:
             return

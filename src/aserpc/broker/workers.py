@@ -67,6 +67,7 @@ class Workers(Deaths):
             worker = self._register(peer, hello.calculator, WorkerState.LOADING, now)
             worker.identity = hello.identity
             logger.info("%s loads", worker.label)
+            self._lives(worker, now)
         elif worker.state is WorkerState.RETURNING:
             self._move_worker(worker, WorkerState.LOADING)
             worker.identity = hello.identity
