@@ -330,6 +330,11 @@ class SpawnerContract:
         later = self.make_spawner()
         assert later.adopt(json.loads(json.dumps(handle))) is False
 
+    @pytest.mark.parametrize("handle", [{}, {"pid": None}, {"pid": "1", "started": [], "log": 1}])
+    def test_what_is_no_handle_is_not_taken_over(self, handle: Handle) -> None:
+        """The file may be of another spawner, or damaged."""
+        assert self.make_spawner().adopt(handle) is False
+
 
 def _is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and that nobody asked after does not."""

@@ -97,6 +97,15 @@ def test_a_worker_that_is_taken_over_has_the_gpu_that_it_had() -> None:
     ]
 
 
+def test_a_worker_that_is_taken_over_has_the_part_that_it_had() -> None:
+    """Its calculator may be configured for more, or for none, by now."""
+    configs = {"a": config("a", gpus=1), "b": config("b")}
+    state = ManagerState(configs, {}, ["0", "1"], None, 5.0, lambda: "s1")
+    state.adopt("a", "old", ("0",), 0.0, 0.25)
+    state.adopt("b", "older", ("1",), 0.0, 0.5)
+    assert told(state.start(0.0)) == [["0", 0.75, [["old", "a"]]], ["1", 0.5, [["older", "b"]]]]
+
+
 def test_three_thirds_leave_nothing() -> None:
     devices = Devices(["0"])
     for number in range(3):

@@ -13,7 +13,9 @@ from aserpc.manager.spawned import Spawned, pack_spawned, unpack_spawned
 from aserpc.manager.spawners.local import LocalSpawner
 
 ROSTER = [(b"\x00one", "emt"), (b"\x00two", "größe")]
-SPAWNED: dict[str, Spawned] = {"a1": {"name": "emt", "gpus": ["0"], "handle": {"pid": 7}}}
+SPAWNED: dict[str, Spawned] = {
+    "a1": {"name": "emt", "gpus": ["0"], "part": 0.5, "handle": {"pid": 7}}
+}
 
 
 def test_what_was_left_is_read() -> None:
@@ -56,10 +58,15 @@ def test_what_is_no_roster_is_a_protocol_error(data: bytes) -> None:
         b"7",
         b'{"a1": 7}',
         b'{"a1": {"name": "emt", "gpus": []}}',
-        b'{"a1": {"name": 7, "gpus": [], "handle": {}}}',
-        b'{"a1": {"name": "emt", "gpus": "0", "handle": {}}}',
-        b'{"a1": {"name": "emt", "gpus": [0], "handle": {}}}',
-        b'{"a1": {"name": "emt", "gpus": [], "handle": 7}}',
+        b'{"a1": {"name": 7, "gpus": [], "part": 1, "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": "0", "part": 1, "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [0], "part": 1, "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [], "part": 1, "handle": 7}}',
+        b'{"a1": {"name": "emt", "gpus": [], "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [], "part": "1", "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [], "part": true, "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [], "part": 2, "handle": {}}}',
+        b'{"a1": {"name": "emt", "gpus": [], "part": NaN, "handle": {}}}',
         b"[" * 100_000,
         b'{"a1":' * 100_000,
     ],

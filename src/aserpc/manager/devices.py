@@ -45,6 +45,10 @@ class Devices:
         """Return the devices of a process."""
         return self._taken.get(spawn_id, ((), 0.0))[0]
 
+    def part_of(self, spawn_id: str) -> float:
+        """Return how much a process has of each of its devices."""
+        return self._taken.get(spawn_id, ((), 0.0))[1]
+
     def table(self, names: Mapping[str, str]) -> list[list[Any]]:
         """Return who has which device, as `aserpc.messages.Gpus` tells it.
 

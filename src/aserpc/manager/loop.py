@@ -253,7 +253,7 @@ class Manager:
             self._handles[spawn_id] = {**self._spawner.start(spec), "workdir": str(workdir)}
             self._names[spawn_id] = config.name
         except (SpawnError, OSError) as error:
-            return self._state.exited(spawn_id, str(error), "", time.monotonic())
+            return self._state.exited(spawn_id, str(error), None, time.monotonic())
         self._save()
         return []
 
@@ -280,6 +280,7 @@ class Manager:
             spawn_id: {
                 "name": self._names[spawn_id],
                 "gpus": list(self._state.devices.of(spawn_id)),
+                "part": self._state.devices.part_of(spawn_id),
                 "handle": handle,
             }
             for spawn_id, handle in self._handles.items()
@@ -305,7 +306,12 @@ class Manager:
             try:
                 spawned = unpack_spawned(path.read_bytes())
             except (OSError, ValueError) as error:
-                logger.warning("cannot read which workers were started, in %s: %s", path, error)
+                logger.warning(
+                    "cannot read which workers were started, in %s: %s. They are not counted, and "
+                    "end when they are idle; remove the file",
+                    path,
+                    error,
+                )
                 continue
             others: dict[str, Spawned] = {}
             for spawn_id, entry in spawned.items():
@@ -317,7 +323,8 @@ class Manager:
                     continue
                 logger.info("took over a worker of %r", name)
                 self._handles[spawn_id], self._names[spawn_id] = handle, name
-                self._state.adopt(name, spawn_id, tuple(entry["gpus"]), time.monotonic())
+                gpus, part = tuple(entry["gpus"]), entry["part"]
+                self._state.adopt(name, spawn_id, gpus, time.monotonic(), part)
             self._note(path, others)
         self._save()
 
@@ -328,10 +335,11 @@ class Manager:
         if not failed:
             shutil.rmtree(work / f"{name}-{spawn_id}", ignore_errors=True)
             return
-        mine = [
-            path
-            for path in work.glob(f"{name}-*")
-            if path.name.rpartition("-")[2] not in self._handles
-        ]
-        for path in sorted(mine, key=lambda path: path.stat().st_mtime)[:-KEPT_FOLDERS]:
+        mine = []
+        for path in work.glob(f"{name}-*"):
+            label, _, spawn_id = path.name.rpartition("-")
+            if label == name and spawn_id not in self._handles:  # not those of `name-more`
+                with contextlib.suppress(OSError):
+                    mine.append((path.stat().st_mtime, path))
+        for _, path in sorted(mine)[:-KEPT_FOLDERS]:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,6 @@
 """The file in which a manager notes its workers, for one that comes after it was killed.
 
-``{spawn id: {"name", "gpus", "handle"}}`` in JSON; the handle is the spawner's.
+``{spawn id: {"name", "gpus", "part", "handle"}}`` in JSON; the handle is the spawner's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ class Spawned(TypedDict):
 
     name: str
     gpus: list[str]
+    #: How much it has of each of its GPUs.
+    part: float
     handle: dict[str, Any]
 
 
@@ -30,16 +32,18 @@ def unpack_spawned(data: bytes) -> dict[str, Spawned]:
     except RecursionError:
         spawned = None
     if not isinstance(spawned, dict) or not all(map(_is_spawned, spawned.values())):
-        raise ValueError("workers that were started are {spawn id: {name, gpus, handle}}")
+        raise ValueError("workers that were started are {spawn id: {name, gpus, part, handle}}")
     return cast("dict[str, Spawned]", spawned)
 
 
 def _is_spawned(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
-        and entry.keys() >= {"name", "gpus", "handle"}
+        and entry.keys() >= {"name", "gpus", "part", "handle"}
         and isinstance(entry["name"], str)
         and isinstance(entry["gpus"], list)
         and all(isinstance(gpu, str) for gpu in entry["gpus"])
+        and type(entry["part"]) in (int, float)
+        and 0 <= entry["part"] <= 1
         and isinstance(entry["handle"], dict)
     )

@@ -46,13 +46,15 @@ class ManagerState(Fleets):
         self._plan(now)
         return self._take()
 
-    def adopt(self, name: str, spawn_id: str, gpus: tuple[str, ...], now: float) -> None:
-        """Take over a process of a manager that died."""
+    def adopt(
+        self, name: str, spawn_id: str, gpus: tuple[str, ...], now: float, part: float = 1.0
+    ) -> None:
+        """Take over a process of a manager that died, with the part it has of each of its GPUs."""
         fleet = self.fleets[name]
         process = Process(spawn_id, ProcessState.PENDING, now, fleet.config, gpus)
         fleet.processes[spawn_id] = process
         # What it was given it has, whatever its calculator is configured for now.
-        self.devices.take(spawn_id, gpus, fleet.config.gpus or 1.0)
+        self.devices.take(spawn_id, gpus, part)
 
     def receive(self, message: Message, now: float) -> list[Effect]:
         """Take a message from the broker."""
@@ -78,7 +80,7 @@ class ManagerState(Fleets):
             self._move(process, ProcessState.STARTING, now)
         return self._take()
 
-    def exited(self, spawn_id: str, how: str, output: str, now: float) -> list[Effect]:
+    def exited(self, spawn_id: str, how: str, output: str | None, now: float) -> list[Effect]:
         """Take it that a process has ended, or could not be started.
 
         Parameters
@@ -86,7 +88,7 @@ class ManagerState(Fleets):
         how
             Its end, in words.
         output
-            The end of its output.
+            The end of its output; None for what could not be started.
         """
         for name, fleet in self.fleets.items():
             process = fleet.processes.pop(spawn_id, None)
@@ -96,9 +98,9 @@ class ManagerState(Fleets):
             before = process.state
             self._move(process, ProcessState.EXITED, now)
             told = before is ProcessState.STOPPING
-            self._effects.append(Send(WorkerEnded(name, spawn_id, how, output, told)))
+            self._effects.append(Send(WorkerEnded(name, spawn_id, how, output or "", told)))
             if before in (ProcessState.PENDING, ProcessState.STARTING):
-                self._failed(name, fleet, f"{how}. {_words(output)}", now)
+                self._failed(name, fleet, f"{how}{_words(output)}", now)
             else:
                 logger.info("a worker of %r: %s", name, how)
             fleet.workers.pop(spawn_id, None)
@@ -190,6 +192,8 @@ class ManagerState(Fleets):
             self._report(name, fleet)
 
 
-def _words(output: str) -> str:
+def _words(output: str | None) -> str:
+    if output is None:
+        return ""
     lines = output.splitlines()[-LAST_LINES:]
-    return "Its last lines:\n" + "\n".join(lines) if lines else "It printed nothing."
+    return ". Its last lines:\n" + "\n".join(lines) if lines else ". It printed nothing."
