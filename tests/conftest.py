@@ -22,6 +22,15 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests tell by ``record_property("summary", ...)``, also those that pass."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            told = dict(getattr(report, "user_properties", []))
+            if "summary" in told and report.when == "call":
+                terminalreporter.write_line(told["summary"])
+
+
 @pytest.fixture
 def socket_folder() -> Iterator[Path]:
     """A private folder with a path short enough for unix sockets."""

@@ -252,7 +252,9 @@ def test_the_status_counts_what_leaving_workers_still_compute(house: House) -> N
 
 
 def test_the_status_of_an_empty_broker_is_empty(house: House) -> None:
-    assert house.status() == {
+    status = house.status()
+    assert set(status.pop("tables").values()) == {0}
+    assert status == {
         "workers": {},
         "pending_requests": {},
         "manager": {"connected": False, "spawnable": []},
@@ -261,6 +263,18 @@ def test_the_status_of_an_empty_broker_is_empty(house: House) -> None:
         "processes": [],
         "managers": [],
     }
+
+
+def test_the_status_tells_how_much_is_kept(house: House) -> None:
+    house.serve(b"w")
+    asked = house.ask(), house.ask(1, deadline=5.0)
+    tables = house.status()["tables"]
+    assert (tables["requests"], tables["workers"], tables["timers"]) == (2, 1, 2)
+    for key in asked:
+        house.answer(b"w", key)
+    assert house.status()["tables"]["requests"] == 0
+    assert house.leave(b"w")
+    assert set(house.status()["tables"].values()) == {0}
 
 
 def test_progress_is_told_in_words(house: House) -> None:

@@ -270,6 +270,7 @@ class Broker:
                 self.waker.clear()
             self._perform(state.tick(now), now)
             self._outbox.flush()
+            state.unsent = len(self._outbox.waiting)
             self._save_roster(now)
 
     def _wait(self, now: float) -> int | None:

@@ -56,6 +56,9 @@ class BrokerState(Managers):
     Each event returns what is to be sent. The parameters are those of `Requests`.
     """
 
+    #: For how many clients there are messages that they have not taken, as the loop knows.
+    unsent = 0
+
     def from_client(
         self, peer: bytes, message: Message, payload: list[Buffer], now: float
     ) -> list[Effect]:
@@ -71,7 +74,7 @@ class BrokerState(Managers):
                     self._cancel(job)
         elif isinstance(message, StatusRequest):
             status = snapshot(self.calculators, self.workers.values(), self.managers.values(), now)
-            self._to_client(peer, Status(message.id, status))
+            self._to_client(peer, Status(message.id, {**status, "tables": self._sizes()}))
         elif isinstance(message, ShutdownRequest):
             told = self._shut_down(message.calculator, now)
             self._to_client(peer, Status(message.id, {"workers": told}))
@@ -124,6 +127,19 @@ class BrokerState(Managers):
         elif isinstance(message, Failed):
             self._failed(worker, message, now)
         return self._take()
+
+    def _sizes(self) -> dict[str, int]:
+        """Return how much the broker keeps, of everything that it keeps."""
+        return {
+            "calculators": len(self.calculators),
+            "requests": len(self.jobs),
+            "workers": len(self.workers),
+            "managers": len(self.managers),
+            "processes": len(self.spawned),
+            "deaths": len(self.deaths),
+            "timers": len(self._timers),
+            "unsent": self.unsent,
+        }
 
     def _claims(self, peer: bytes) -> str:
         """Return whose routing id an unknown peer has taken, as the log calls it."""

@@ -29,7 +29,8 @@ def broker_status(broker: str | None = None, timeout: float = 5000) -> dict[str,
     dict
         ``workers`` ({name: {"total", "idle", "busy", "loading"}}), ``pending_requests``
         ({name: number}), ``running_requests``, ``processes`` (one entry a worker, with its
-        ``gpus``), ``manager``, ``managers`` (one entry each; ``gpus`` says who has which).
+        ``gpus``), ``manager``, ``managers`` (one entry each; ``gpus`` says who has which),
+        ``tables`` ({what: number} of all that the broker keeps).
 
     Raises
     ------

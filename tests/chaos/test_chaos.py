@@ -1,0 +1,87 @@
+"""Everything fails, all the time, and yet each request has one right end and nothing is left.
+
+``CHAOS_MINUTES`` and ``CHAOS_SEED`` make a run longer, and its faults those of another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from chaos.faults import ALL, LASTING, Chaos
+from chaos.house import House, UnwellError, descriptors, resident
+from chaos.verdict import complaints, summary
+
+MINUTES = float(os.environ.get("CHAOS_MINUTES", "1"))
+
+#: Work that is not done as it should be, in one request of a hundred.
+ODD_WORK = {"hold": 1.0, "raise": 1.0, "hang": 0.15, "crash": 0.15}
+
+#: How much more memory a process may have in the end than after a quarter of its time.
+GROWTH = 1.1
+
+Record = Callable[[str, object], None]
+
+
+def measured(house: House) -> dict[str, tuple[int, int]]:
+    """Return memory and descriptors of those that live from a run's middle to its end."""
+    assert house.broker is not None
+    assert house.manager is not None
+    clients = dict(list(house.clients.items())[:2])
+    processes = {"broker": house.broker, "manager": house.manager, **clients}
+    return {who: (resident(p), descriptors(p)) for who, p in processes.items()}
+
+
+@pytest.mark.timeout(MINUTES * 60 + 600)
+def test_nothing_is_lost_wrong_or_left(
+    make_house: Callable[..., House], record_property: Record
+) -> None:
+    house = make_house(ODD_WORK)
+    run = house.run
+    record_property("summary", f"chaos, seed {house.seed}")
+    chaos = Chaos(house, pause=0.7)
+    quarter = MINUTES * 60 / 8
+    try:
+        house.start()
+        chaos.rage(4 * quarter, ALL)
+        house.calm()
+        chaos.rage(quarter, LASTING)
+        house.calm()
+        before = measured(house)
+        chaos.rage(3 * quarter, LASTING)
+        house.calm()
+        after = measured(house)
+        house.end()
+    except UnwellError:
+        before = after = {}
+    found = complaints(run)
+    record_property("summary", summary(run, house.seed))
+    for who, (memory, files) in after.items():
+        if memory > GROWTH * before[who][0]:
+            found.append(f"{who} has {memory} kB of memory, and had {before[who][0]}")
+        if files != before[who][1]:
+            found.append(f"{who} has {files} descriptors, and had {before[who][1]}")
+    assert not found, "\n".join([summary(run, house.seed), *found])
+
+
+@pytest.mark.parametrize(
+    ("breaks", "weights", "told"),
+    [
+        ("forget a requeue", {"kill worker": 1.0}, "never answered"),
+        ("drop an id check", {"kill client": 1.0}, "wrong, "),
+    ],
+)
+def test_it_finds_what_a_broken_broker_does(
+    make_house: Callable[..., House], breaks: str, weights: dict[str, float], told: str
+) -> None:
+    house = make_house({"hold": 20.0}, breaks)
+    with pytest.raises(UnwellError):  # noqa: PT012 -- whichever of them sees it
+        house.start()
+        for _ in range(10):
+            Chaos(house, pause=0.3).rage(2.0, weights)
+            house.calm()
+            if any(told in complaint for complaint in complaints(house.run)):
+                raise UnwellError
+    assert any(told in complaint for complaint in complaints(house.run)), complaints(house.run)
