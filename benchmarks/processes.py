@@ -1,0 +1,177 @@
+"""Processes that end with the benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+#: How long a process may take to answer, s.
+PATIENCE = 300.0
+
+#: Every process computes in one thread, so that contenders differ in what they do, not in how many
+#: processors they take.
+THREADS = {
+    f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
+}
+
+
+class BenchmarkError(Exception):
+    """Something could not be measured; the message says why."""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment variables of all processes that are measured."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASERPC_")}
+    return {**kept, **THREADS, "PYTHONPATH": str(ROOT), "ASERPC_IPC_DIR": str(folder)}
+
+
+class Bench:
+    """A folder for sockets and logs, and the processes that are to end.
+
+    Parameters
+    ----------
+    rounds
+        How often each contender is measured.
+    quick
+        Whether fewer and smaller measurements do.
+    without
+        Contenders to leave out.
+    """
+
+    def __init__(self, rounds: int, *, quick: bool, without: Sequence[str] = ()) -> None:
+        self.rounds, self.quick, self.without = rounds, quick, frozenset(without)
+        self._stack = contextlib.ExitStack()
+        # Short, for unix sockets' paths have at most 107 bytes.
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="aserpc-"))
+        self.folder = Path(folder)
+        self._count = 0
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def subfolder(self) -> Path:
+        """Make a private folder."""
+        self._count += 1
+        folder = self.folder / str(self._count)
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def start(
+        self, name: str, command: Sequence[str], folder: Path | None = None, **options: Any
+    ) -> Process:
+        """Start a process."""
+        self._count += 1
+        log = self.folder / f"{self._count}-{name}.log"
+        process = Process(name, command, folder or self.folder, log, **options)
+        self._stack.callback(process.end)
+        return process
+
+    def driver(
+        self, name: str, command: Sequence[str], env: dict[str, str] | None = None
+    ) -> Driver:
+        """Start a client's process."""
+        return Driver(self.start(name, command, pipe=True, env=env))
+
+
+class Process:
+    """A process with its output in a file."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        log: Path,
+        *,
+        pipe: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.name, self._log = name, log
+        with log.open("wb") as errors:
+            self.popen = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**environment(folder), **(env or {})},
+                stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if pipe else errors,
+                stderr=errors,
+            )
+        self.pid = self.popen.pid
+
+    def errors(self) -> str:
+        """Return the last lines of what it said."""
+        return "\n".join(self._log.read_text(errors="replace").strip().splitlines()[-8:])
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def end(self) -> None:
+        """End it: by its input's end, by a signal, or by force."""
+        if self.popen.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.popen.stdin.close()
+        else:
+            self.popen.terminate()
+        try:
+            self.popen.wait(5)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+
+
+class Driver:
+    """A client's process, which does what it is told; see `benchmarks.driver`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def tell(self, task: str, **arguments: Any) -> None:
+        """Have it begin a task."""
+        assert self._process.popen.stdin is not None
+        line = json.dumps({"task": task, **arguments}) + "\n"
+        with contextlib.suppress(BrokenPipeError):  # `answer` says why
+            self._process.popen.stdin.write(line.encode())
+            self._process.popen.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for what comes of the task."""
+        output = self._process.popen.stdout
+        assert output is not None
+        if not select.select([output], [], [], PATIENCE)[0]:
+            raise BenchmarkError(f"{self._process.name} does not answer")
+        line = output.readline()
+        if not line:
+            raise BenchmarkError(f"{self._process.name} ended:\n{self._process.errors()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def do(self, task: str, **arguments: Any) -> dict[str, Any]:
+        """Have a task done."""
+        self.tell(task, **arguments)
+        return self.answer()
+
+
+def together(drivers: Sequence[Driver], task: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Have several clients do a task from one instant on."""
+    start_at = time.monotonic() + 0.5
+    for driver in drivers:
+        driver.tell(task, start_at=start_at, **arguments)
+    return [driver.answer() for driver in drivers]
