@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from aserpc.broker.effects import Effect, ToClient
+from aserpc.broker.records import RosterEntry
 from aserpc.client.state import ClientState, Resolve, Send
 from aserpc.client.state import Effect as ClientEffect
 from aserpc.errors import AserpcError
@@ -56,7 +57,7 @@ class Network:
 
     # ---- the broker ------------------------------------------------------------------------------
 
-    def start_broker(self, roster: list[tuple[bytes, str]]) -> None:
+    def start_broker(self, roster: list[RosterEntry]) -> None:
         self.count += 1
         self.broker = WatchedState(b"%016d" % self.count, WORKER_TIMEOUT, QUEUE_TIMEOUT)
         self.broker.expect(roster, self.now)

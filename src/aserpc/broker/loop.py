@@ -18,6 +18,7 @@ from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.peers import is_remote, user_of
+from aserpc.broker.records import RosterEntry
 from aserpc.broker.roster import ROSTER_FILE, pack_roster, unpack_roster
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, KeysError, ProtocolError
@@ -382,7 +383,7 @@ def _if_remote(address: str) -> str | None:
     return address if transport.ipc_path(address) is None else None
 
 
-def _read_roster(path: Path) -> list[tuple[bytes, str]]:
+def _read_roster(path: Path) -> list[RosterEntry]:
     try:
         return unpack_roster(path.read_bytes())
     except FileNotFoundError:

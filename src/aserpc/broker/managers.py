@@ -7,7 +7,7 @@ import logging
 from aserpc.broker.peers import is_remote
 from aserpc.broker.records import Calculator, Manager, Worker
 from aserpc.broker.tables import JobState, WorkerState
-from aserpc.broker.workers import RETRY_INTERVAL, Workers
+from aserpc.broker.workers import RETRY_INTERVAL, RETURN_GRACE, Workers
 from aserpc.messages import (
     Accept,
     Demand,
@@ -31,9 +31,11 @@ class Managers(Workers):
 
     def _offer(self, peer: bytes, offer: Offer, now: float) -> None:
         manager = self.managers.get(peer)
-        if manager is None:
-            manager = self.managers[peer] = Manager(peer, now)
-            manager.identity = offer.identity
+        if manager is None or manager.returning:
+            if manager is None:
+                manager = self.managers[peer] = Manager(peer, now)
+            manager.identity, manager.returning, manager.away_since = offer.identity, False, None
+            self._timers.cancel(manager.timer)
             self._watch(manager, now)
             logger.info("%s offers %d calculators", manager.label, len(offer.calculators))
         manager.last_heard, manager.asked = now, False
@@ -44,8 +46,11 @@ class Managers(Workers):
             if calculator is None:
                 calculator = self.calculators[name] = Calculator(name)
             if calculator.manager not in (None, peer):
-                refused.append([name, self.managers[calculator.manager].label])
-                continue
+                other = self.managers[calculator.manager]
+                if not other.returning:
+                    refused.append([name, other.label])
+                    continue
+                other.names.discard(name)  # it has, perhaps, died with the last broker
             calculator.manager, calculator.min_workers = peer, min_workers
             calculator.fatal = ""
             manager.names.add(name)
@@ -56,6 +61,17 @@ class Managers(Workers):
         manager.refused = {name for name, _ in refused}
         self._to_worker(peer, Accept(refused))
         self._invite(before - manager.names)
+        self.roster_changed = True
+
+    def _expect_manager(self, peer: bytes, names: list[str], now: float) -> None:
+        """Take over a manager of the broker that served here before."""
+        manager = self.managers[peer] = Manager(peer, now, returning=True, away_since=now)
+        for name in names:
+            calculator = self.calculators.setdefault(name, Calculator(name))
+            if calculator.manager is None:
+                calculator.manager = peer
+                manager.names.add(name)
+        manager.timer = self._timers.at(now + 0.05, self._try_manager, manager)
 
     def _spawning(self, manager: Manager, spawning: Spawning, now: float) -> None:
         calculator = self.calculators.get(spawning.calculator)
@@ -104,6 +120,8 @@ class Managers(Workers):
         if manager.away_since is None:
             manager.away_since = now
         grace = self.reconnect_grace if is_remote(manager.peer) else 0.0
+        if manager.returning:
+            grace = RETURN_GRACE
         if now >= manager.away_since + grace:
             self._manager_ends(manager, "its connection broke", now)
         else:
@@ -126,8 +144,13 @@ class Managers(Workers):
         logger.info("%s is gone: %s", manager.label, why)
         del self.managers[manager.peer]
         self._timers.cancel(manager.timer)
+        self.roster_changed = True
         for name in manager.names:
-            self._withdraw(self.calculators[name], f"its manager is gone: {why}", now)
+            calculator = self.calculators[name]
+            if manager.returning:
+                calculator.manager = None
+                self._never_came(calculator, why)
+            self._withdraw(calculator, f"its manager is gone: {why}", now)
         self._invite(manager.names)
 
     def _invite(self, names: set[str]) -> None:
@@ -161,8 +184,10 @@ class Managers(Workers):
         workers = [
             [w.spawn_id, w.state.value, now - w.free_since] for w in calculator.workers.values()
         ]
-        running = sum(len(worker.jobs) for worker in calculator.workers.values())
-        queued = calculator.queued + len(calculator.descriptions)
+        running = sum(min(len(w.jobs), w.max_batch) for w in calculator.workers.values())
+        # What waits at a worker waits all the same.
+        behind = sum(len(worker.jobs) for worker in calculator.workers.values()) - running
+        queued = calculator.queued + len(calculator.descriptions) + behind
         demand = Demand(calculator.name, queued, running, calculator.seconds, workers)
         self._to_worker(calculator.manager, demand)
         if queued:

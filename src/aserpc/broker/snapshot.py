@@ -21,6 +21,7 @@ def snapshot(
     ``workers``, ``pending_requests`` and ``manager`` are as in aserpc 0.1.
     """
     calculators = sorted(by_name.items())
+    managers = [manager for manager in managers if not manager.returning]
     gpus: dict[str | None, list[str]] = {}
     for manager in managers:
         for gpu, _, holders in manager.gpus:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from aserpc.broker.effects import Effect
 from aserpc.broker.managers import Managers
 from aserpc.broker.peers import is_remote, routing_id, same_user, user_of
-from aserpc.broker.records import Manager, Worker
+from aserpc.broker.records import Manager, RosterEntry, Worker
 from aserpc.broker.snapshot import snapshot
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.broker.workers import SWEEP_TIME
@@ -122,6 +122,10 @@ class BrokerState(Managers):
                 self._to_worker(peer, Dismiss())
         elif isinstance(message, Goodbye):
             # What it had not answered, `returned` or lost on the way to it, was not computed.
+            for session, number in message.together:
+                job = worker.jobs.get((session, number))
+                if job is not None:
+                    job.alone = True
             self._end(worker, WorkerState.GONE, now, "it said goodbye")
             self._to_worker(peer, Dismiss())
         elif isinstance(message, Failed):
@@ -163,7 +167,7 @@ class BrokerState(Managers):
         elif isinstance(message, WorkerEnded):
             self._process_ended(manager, message, now)
         elif isinstance(message, Heartbeat):
-            self._to_worker(manager.peer, Welcome())
+            self._to_worker(manager.peer, Unknown() if manager.returning else Welcome())
         elif isinstance(message, Goodbye):
             self._manager_ends(manager, "it said goodbye", now)
             self._to_worker(manager.peer, Dismiss())
@@ -232,16 +236,22 @@ class BrokerState(Managers):
             self._to_worker(peer, Stopping())
         return self._take()
 
-    def roster(self) -> list[tuple[bytes, str]]:
-        """Return routing ids and calculators of the workers, for the next broker here."""
-        return [(worker.peer, worker.calculator.name) for worker in self.workers.values()]
+    def roster(self) -> list[RosterEntry]:
+        """Return routing ids and calculators of workers and managers, for the next broker here."""
+        workers = self.workers.values()
+        roster: list[RosterEntry] = [(w.peer, w.calculator.name) for w in workers]
+        roster += [(m.peer, sorted(m.names)) for m in self.managers.values() if m.names]
+        return roster
 
-    def expect(self, roster: Iterable[tuple[bytes, str]], now: float) -> None:
-        """Take over the workers of the broker that served here before.
+    def expect(self, roster: Iterable[RosterEntry], now: float) -> None:
+        """Take over the workers and managers of the broker that served here before.
 
-        One that computes cannot speak, but its connection comes back by itself; requests for its
-        calculator wait for it.
+        A worker that computes cannot speak, but its connection comes back by itself; requests for
+        its calculator wait for it, as they do for a manager that can start another.
         """
-        for peer, name in roster:
-            worker = self._register(peer, name, WorkerState.RETURNING, now)
-            self._check_at(worker, now + 0.05)
+        for peer, names in roster:
+            if isinstance(names, str):
+                worker = self._register(peer, names, WorkerState.RETURNING, now)
+                self._check_at(worker, now + 0.05)
+            else:
+                self._expect_manager(peer, names, now)

@@ -24,7 +24,7 @@ from aserpc.messages import (
 
 logger = logging.getLogger(__name__)
 
-#: How long the connection of a worker of the previous broker may take to come back, s.
+#: How long the connection of a worker or manager of the previous broker may take to come back, s.
 RETURN_GRACE = 5.0
 
 #: How often a connection that is broken is tried again, s.
@@ -84,7 +84,8 @@ class Workers(Deaths):
             self._end(worker, WorkerState.GONE, now, "it was refused")
             self._to_worker(peer, Refuse(difference))
             return
-        worker.about, worker.capacity = ready.about, ready.capacity
+        worker.about = ready.about
+        worker.capacity, worker.max_batch = ready.capacity, ready.max_batch
         worker.calculation_timeout = ready.calculation_timeout
         worker.free_since = now
         # A worker that registers again tells what it has; the rest was lost on the way to it.
@@ -124,19 +125,23 @@ class Workers(Deaths):
         del self.workers[worker.peer]
         self._timers.cancel(worker.timer)
         self.roster_changed = True
+        died = self._died(worker, why, now, seen=not is_remote(worker.peer)) if lost else []
         for job in reversed(list(worker.jobs.values())):
-            if lost and job.state is JobState.RUNNING:
-                self._died(job, worker, why, now, seen=not is_remote(worker.peer))
+            if job in died:
                 self._decide(job, now)
             else:
                 self._requeue(job, now)
         calculator.members -= 1
-        if never_came and not calculator.is_served():
-            # All that those who wait had was a worker of the broker before.
+        if never_came:
+            self._never_came(calculator, why)
+        self._see_to_those_who_wait(worker, why, now)
+
+    def _never_came(self, calculator: Calculator, why: str) -> None:
+        """Tell those who wait if all they had was a worker or manager of the broker before."""
+        if not calculator.is_served():
             reason = f"No workers available for {calculator.name!r}: {why} with the last broker"
             for job in calculator.waiting():
                 self._fail(job, JobState.FAILED, "no_workers", reason)
-        self._see_to_those_who_wait(worker, why, now)
 
     def _see_to_those_who_wait(self, worker: Worker, why: str, now: float) -> None:
         """Let other workers have what waits, or see what else can be done for it."""
