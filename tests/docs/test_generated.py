@@ -47,7 +47,7 @@ def test_every_setting_is_listed(generate: ModuleType) -> None:
 
 def test_every_command_is_listed(generate: ModuleType) -> None:
     text = generate.commands()
-    commands = ("broker", "worker", "list", "status", "shutdown", "run")
+    commands = ("broker", "worker", "list", "status", "shutdown", "run", "tunnel")
     for command in (*commands, "manager", "up", "reload", "logs", "env build", "env check"):
         assert f"\n## aserpc {command}\n" in f"\n{text}"
     for option in ("--queue-timeout", "--allow-mixed", "--idle-timeout", "--workdir", "--gpus"):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aserpc.cli import keys
+from aserpc.cli import keys, tunnel
 from aserpc.cli.console import complain, configure_logging, print_table
 from aserpc.cli.manager import commands
 from aserpc.cli.options import AllowMixed, Frontend, Insecure, LogLevel, Registry, positive, setting
@@ -324,6 +324,7 @@ def run(
 
 
 app.add_typer(commands)
+app.add_typer(tunnel.commands)
 app.add_typer(keys.commands, name="keys")
 
 

@@ -1,0 +1,119 @@
+"""An ssh server of the tests' own on this machine, where who runs them may log in."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.waiting import wait_for
+
+#: Where it is if the search path has none.
+SBIN = Path("/usr/sbin/sshd")
+
+_CONFIG = """
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/own.pub
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+"""
+
+_CLIENT_CONFIG = """
+Host *
+    HostName 127.0.0.1
+    Port {port}
+    User {user}
+    IdentityFile {folder}/own
+    IdentitiesOnly yes
+    UserKnownHostsFile {folder}/known
+    StrictHostKeyChecking accept-new
+    BatchMode yes
+    LogLevel ERROR
+"""
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """A server; any name of a host leads to it, with the configuration in the folder."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def command(self) -> str:
+        """The ssh that can log in."""
+        return f"ssh -F {self.folder}/config"
+
+    def end_connections(self) -> None:
+        """End all connections, as when the server's machine goes down in order."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), signal.SIGTERM)
+
+    def log(self) -> str:
+        """Return what the server has said."""
+        return (self.folder / "log").read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def ssh_server(folder: Path) -> Iterator[SshServer]:
+    """Have a server for the time of the block; its connections end with it."""
+    for key in ("host", "own"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True
+        )
+    if os.geteuid() == 0:
+        # Packages have it made when the machine starts, but a container does not start.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    port = free_port()
+    (folder / "sshd_config").write_text(_CONFIG.format(folder=folder))
+    client_config = _CLIENT_CONFIG.format(folder=folder, port=port, user=getpass.getuser())
+    (folder / "config").write_text(client_config)
+    arguments = ["-D", "-e", "-p", str(port), "-o", "ListenAddress=127.0.0.1"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [_sshd(), *arguments, "-f", str(folder / "sshd_config")],
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        )
+    server = SshServer(folder, process)
+    try:
+        wait_for(
+            lambda: "Server listening" in server.log() or process.poll() is not None,
+            what=server.log,
+        )
+        yield server
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def why_not(folder: Path) -> str:
+    """Say why nobody can log in here; nothing if one can."""
+    for program in ("ssh", "ssh-keygen", _sshd()):
+        if shutil.which(program) is None:
+            return f"there is no program {program}, of OpenSSH"
+    with ssh_server(folder) as server:
+        command = [*server.command.split(), "here", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return "" if done.returncode == 0 else f"{done.stderr.strip()}; {server.log().strip()}"
+
+
+def _sshd() -> str:
+    return shutil.which("sshd") or str(SBIN)
