@@ -122,10 +122,6 @@ class BrokerState(Managers):
                 self._to_worker(peer, Dismiss())
         elif isinstance(message, Goodbye):
             # What it had not answered, `returned` or lost on the way to it, was not computed.
-            for session, number in message.together:
-                job = worker.jobs.get((session, number))
-                if job is not None:
-                    job.alone = True
             self._end(worker, WorkerState.GONE, now, "it said goodbye")
             self._to_worker(peer, Dismiss())
         elif isinstance(message, Failed):

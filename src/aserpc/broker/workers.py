@@ -84,8 +84,7 @@ class Workers(Deaths):
             self._end(worker, WorkerState.GONE, now, "it was refused")
             self._to_worker(peer, Refuse(difference))
             return
-        worker.about = ready.about
-        worker.capacity, worker.max_batch = ready.capacity, ready.max_batch
+        worker.about, worker.capacity = ready.about, ready.capacity
         worker.calculation_timeout = ready.calculation_timeout
         worker.free_since = now
         # A worker that registers again tells what it has; the rest was lost on the way to it.
@@ -125,9 +124,9 @@ class Workers(Deaths):
         del self.workers[worker.peer]
         self._timers.cancel(worker.timer)
         self.roster_changed = True
-        died = self._died(worker, why, now, seen=not is_remote(worker.peer)) if lost else []
         for job in reversed(list(worker.jobs.values())):
-            if job in died:
+            if lost and job.state is JobState.RUNNING:
+                self._died(job, worker, why, now, seen=not is_remote(worker.peer))
                 self._decide(job, now)
             else:
                 self._requeue(job, now)
