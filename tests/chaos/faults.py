@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -9,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
+from aserpc import AserpcError, shutdown_workers
 from chaos.clients import PAUSE
 from chaos.house import CLIENTS, WORKER_TIMEOUT, Hand, House
 from chaos.records import AFTERMATH, Fault
@@ -88,7 +90,7 @@ class Chaos:
             name, pid, hand = chosen
             if hand is not None:
                 self.house.left(hand)
-                hand.codes.add(0)
+                hand.codes |= {0, -signal.SIGTERM}  # before it can take signals, it ends by them
             if _signal(pid, signal.SIGTERM):
                 self.run.fault("end worker", name, now)
 
@@ -115,20 +117,14 @@ class Chaos:
 
     def _shutdown(self, now: float) -> None:
         name = self.random.choice(("near", "far", "managed"))
+        with contextlib.suppress(AserpcError):  # there is no broker
+            shutdown_workers(name, self.house.cli.frontend, 1000)
+        # Without an answer, the broker may still do it when it can.
         for hand in self.house.hands:
             if hand.name == name:
-                self.house.left(hand)
+                self.house.left(hand, until=now + AFTERMATH)
                 hand.codes.add(0)
-        fault = self.run.fault("shutdown", name, now, float("inf"))
-        command = self.house.cli.start("shutdown", "--workers", name)
-
-        def ended() -> None:
-            if command.runs():
-                self._later(0.1, ended)
-                return
-            fault.until = time.monotonic()
-
-        ended()
+        self.run.fault("shutdown", name, now)
 
     def _worker(self) -> tuple[str, int, Hand | None] | None:
         """Choose a worker that runs."""

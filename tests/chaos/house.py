@@ -255,7 +255,7 @@ class House:
             raise UnwellError from None
 
     def _waiting(self) -> str:
-        return "\n".join(f"waits: {asked}" for asked in self.run.waiting())
+        return "\n".join(f"never answered: {asked}" for asked in self.run.waiting())
 
     def _whole(self) -> bool:
         counts = self.status.get("workers", {})

@@ -99,7 +99,6 @@ NO_ANSWER = ("hang", "crash", "raise")
 def complaints(run: Chronicle) -> list[str]:
     """Return what no fault explains."""
     found = list(run.complaints)
-    found += [f"never answered: {asked}" for asked in run.waiting()]
     computed = run.computed()
     for asked in run.asked.values():
         if asked.ended is None:
