@@ -78,6 +78,9 @@ def work(kind: str, seconds: float) -> None:
         ctypes.PyDLL(None).usleep(int(seconds * 1e6))
     elif kind == "hang":
         threading.Event().wait()
+    elif kind == "seize":  # as "hang", with Python's lock
+        while True:  # signals interrupt it
+            ctypes.PyDLL(None).usleep(int(1e7))
     elif kind == "crash":
         os.abort()
     elif kind == "raise":

@@ -114,8 +114,9 @@ class Asker:
         for kind, percent in self.task.percent.items():
             chance -= percent
             if chance < 0:
-                # The connection of one far away that crashed may come back, for all that is known.
-                return ("raise" if (kind, name) == ("crash", "far") else kind), 0.8
+                # The connection of one far away that ended so may come back, for all that is known.
+                far_from_known = name == "far" and kind in ("crash", "seize")
+                return ("raise" if far_from_known else kind), 0.8
         longest = self.random.choice((0.004, 0.004, 0.004, 0.1, 0.1, 0.1, 1.2))
         return "sleep", self.random.random() * longest
 

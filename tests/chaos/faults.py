@@ -27,6 +27,7 @@ ALL: dict[str, float] = {
     "kill client": 2,
     "kill broker": 3,
     "end broker": 1,
+    "stop broker": 2,
     "kill manager": 2,
 }
 
@@ -190,6 +191,20 @@ class Chaos:
     def _end_broker(self, now: float) -> None:
         self._break_broker("end broker", signal.SIGTERM, now)
 
+    def _stop_broker(self, now: float) -> None:
+        broker = self.house.broker
+        if broker is None:
+            return
+        fault = self.run.fault("stop broker", "broker", now, float("inf"))
+        broker.signal(signal.SIGSTOP)
+
+        def go_on() -> None:
+            if broker.runs():  # nobody has killed it meanwhile
+                broker.signal(signal.SIGCONT)
+            fault.until = time.monotonic()
+
+        self._later(WORKER_TIMEOUT * self.random.choice((0.2, 0.6, 1.4)), go_on)
+
     def _break_broker(self, kind: str, number: int, now: float) -> None:
         broker, self.house.broker = self.house.broker, None
         if broker is None:
@@ -229,4 +244,5 @@ def _signal(pid: int, number: int) -> bool:
 
 def _end(process: Process, number: int) -> None:
     process.signal(number)
+    process.signal(signal.SIGCONT)
     process.wait()

@@ -222,7 +222,8 @@ class House:
 
     def _check_end(self, hand: Hand) -> None:
         code, log = hand.process.wait(), hand.process.errors()
-        hung = code == 1 and "calculation_timeout" in log
+        # The second is faulthandler's, where Python could not tell any more.
+        hung = code == 1 and ("calculation_timeout" in log or "Timeout (" in log)
         if not hung and code not in hand.codes:
             self.run.complaints.append(f"{hand.process} ended with {code}:\n{log[-3000:]}")
             raise UnwellError

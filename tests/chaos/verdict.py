@@ -13,7 +13,7 @@ from chaos.records import Asked, Chronicle
 LOSSES = ("kill worker", "stop worker")
 NETWORK = ("close workers' network", "freeze workers' network")
 CLIENTS_NETWORK = ("close clients' network", "freeze clients' network")
-BROKER = ("kill broker", "end broker")
+BROKER = ("kill broker", "end broker", "stop broker")
 
 #: The longest that a worker which comes back is taken for being there before it is, s.
 HASTE = 0.5
@@ -21,7 +21,8 @@ HASTE = 0.5
 
 def losses(run: Chronicle, asked: Asked) -> int:
     """Return how many workers of its calculator may have been lost while a request waited."""
-    number = len(run.during(asked, *LOSSES, target=asked.name))
+    # While a broker is stopped, workers close connections that are silent.
+    number = len(run.during(asked, *LOSSES, target=asked.name) + run.during(asked, "stop broker"))
     if asked.name == "far":
         number += len(run.during(asked, *NETWORK))
     return number
@@ -34,12 +35,12 @@ def _own_error(_: Chronicle, asked: Asked) -> bool:
 def _timeout(run: Chronicle, asked: Asked) -> bool:
     # One that is stopped for longer than the limit may be ended when it goes on.
     stopped = run.during(asked, "stop worker", target=asked.name)
-    return asked.work == "hang" or bool(stopped)
+    return asked.work in ("hang", "seize") or bool(stopped)
 
 
 def _poison(run: Chronicle, asked: Asked) -> bool:
     # Connections across a network are no verdict.
-    seen = len(run.during(asked, *LOSSES, target=asked.name))
+    seen = losses(run, asked)
     return asked.work == "crash" or (asked.name != "far" and seen >= MAX_ATTEMPTS)
 
 
@@ -93,7 +94,7 @@ EXPLAINED: dict[str, Callable[[Chronicle, Asked], bool]] = {
 }
 
 #: Work that must not be answered as if it were any other.
-NO_ANSWER = ("hang", "crash", "raise")
+NO_ANSWER = ("hang", "seize", "crash", "raise")
 
 
 def complaints(run: Chronicle) -> list[str]:
