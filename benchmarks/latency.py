@@ -8,7 +8,7 @@ from benchmarks import contenders
 from benchmarks.contenders import OLD, Contender, measured
 from benchmarks.processes import Bench, BenchmarkError
 from benchmarks.report import Report
-from benchmarks.timing import interleave
+from benchmarks.timing import beyond, cpu_times_of, interleave, seconds_of
 
 #: Atoms, and calls in a round.
 SIZES = {8: 400, 256: 400, 4096: 100, 100_000: 10}
@@ -59,25 +59,20 @@ def _size(
     for key, contender in found.items():
         measured(report, what, contender, rounds[key])
 
-    seconds = {key: [each["seconds"] for each in each_round] for key, each_round in rounds.items()}
-    base = seconds["in process"]
-    over = {
-        key: [one - own for one, own in zip(each, base, strict=True)]
-        for key, each in seconds.items()
-    }
+    seconds, busy = seconds_of(rounds), cpu_times_of(rounds)
+    over = beyond(seconds, "in process")
+    limit = OVER_FLOOR[atoms]
+    report.ratio(f"{what}: overhead over the floor", over["ipc"], seconds["floor"], at_most=limit)
     report.ratio(
-        f"{what}: overhead over the floor",
-        over["ipc"],
-        seconds["floor"],
-        at_most=OVER_FLOOR[atoms],
+        f"{what}: the same of processor time", beyond(busy, "in process")["ipc"], busy["floor"]
     )
     if "socket" in over:
-        limit = 0.4 if atoms <= 4096 else None
+        most = 0.4 if atoms <= 4096 else None
         report.ratio(
             f"{what}: overhead over SocketIOCalculator's",
             over["ipc"],
             over["socket"],
-            at_most=limit,
+            at_most=most,
         )
     if OLD in over:
         report.ratio(f"{what}: overhead over {OLD}'s", over["ipc"], over[OLD], at_most=0.3)

@@ -68,7 +68,9 @@ class Report:
     ) -> None:
         """Note the ratio of two contenders' rounds, and whether it is what it should be."""
         value = spread(one / other for one, other in zip(ours, theirs, strict=True))
-        if at_most is not None:
+        if value.low < 0:  # noise was more than what should be measured: nothing was seen
+            self.ratios.append(Ratio(f"{what} (unclear)", value))
+        elif at_most is not None:
             self.ratios.append(Ratio(what, value, f"<= {at_most:g}", value.median <= at_most))
         elif at_least is not None:
             self.ratios.append(Ratio(what, value, f">= {at_least:g}", value.median >= at_least))

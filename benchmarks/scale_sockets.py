@@ -24,7 +24,7 @@ from benchmarks import contenders
 from benchmarks.processes import Bench, BenchmarkError
 from benchmarks.report import Report
 from benchmarks.scale import made_payload, made_request, ready, sizes
-from benchmarks.timing import interleave, measure, memory_of
+from benchmarks.timing import interleave, measure, memory_of, seconds_of
 
 #: How long a message may take, ms.
 PATIENCE = 60_000
@@ -109,7 +109,7 @@ def run(bench: Bench, report: Report) -> None:
         for crowd in crowds.values():
             crowd.close()
     names = {size: f"{size[0]} workers, {size[1]} queued" for size in crowds}
-    seconds = {key: [each["seconds"] for each in found] for key, found in rounds.items()}
+    seconds = seconds_of(rounds)
     busy = {
         key: [each["cpu"].get("broker", float("nan")) for each in found]
         for key, found in rounds.items()

@@ -9,7 +9,7 @@ from benchmarks import contenders
 from benchmarks.contenders import OLD, Contender, measured
 from benchmarks.processes import Bench
 from benchmarks.report import Report
-from benchmarks.timing import interleave
+from benchmarks.timing import beyond, interleave, seconds_of
 
 
 def run(bench: Bench, report: Report) -> None:
@@ -60,12 +60,9 @@ def _compare(
     )
     for key, contender in found.items():
         measured(report, what, contender, rounds[key])
-    seconds = {key: [each["seconds"] for each in each_round] for key, each_round in rounds.items()}
+    seconds = seconds_of(rounds)
     report.ratio(f"{what}: time over in process", seconds["ours"], seconds["in process"])
-    over = {
-        key: [one - own for one, own in zip(each, seconds["in process"], strict=True)]
-        for key, each in seconds.items()
-    }
+    over = beyond(seconds, "in process")
     if "socket" in over:
         report.ratio(f"{what}: overhead over SocketIOCalculator's", over["ours"], over["socket"])
     # Where a second worker computes too there is no overhead to speak of.

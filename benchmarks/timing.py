@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Rounds of measurements, as `measure` returns them, by contender.
+Rounds = Mapping[str, Sequence[Mapping[str, Any]]]
+
 #: Processes by what they do.
 Roles = Mapping[str, Sequence[int]]
 
@@ -106,3 +109,19 @@ def measure(call: Callable[[], Any], calls: int, warm: int, roles: Roles) -> dic
         if first is not None and last is not None:
             cpu[role] = (last - first) / calls
     return {"seconds": statistics.median(times), "cpu": cpu}
+
+
+def seconds_of(rounds: Rounds) -> dict[str, list[float]]:
+    """Return the time of a call, by contender and round."""
+    return {key: [each["seconds"] for each in found] for key, found in rounds.items()}
+
+
+def cpu_times_of(rounds: Rounds) -> dict[str, list[float]]:
+    """Return the processor time of a call in all processes, by contender and round."""
+    return {key: [sum(each["cpu"].values()) for each in found] for key, found in rounds.items()}
+
+
+def beyond(seconds: Mapping[str, Sequence[float]], own: str) -> dict[str, list[float]]:
+    """Return what each contender takes beyond `own`, whose median it is: a small part of most."""
+    base = statistics.median(seconds[own])
+    return {key: [each - base for each in found] for key, found in seconds.items()}
