@@ -182,15 +182,19 @@ def dealer(
 
 
 def connect(sock: Socket, address: str) -> None:
-    """Connect a socket, to a broker that may come later; raise `AddressError` if that can't be."""
+    """Connect a socket, anew if it was; raise `AddressError` if that can't be.
+
+    The broker may come later.
+    """
     check_address(address)
+    endpoint = address
+    if address.startswith(tcp.SCHEME):
+        endpoint, ipv6 = tcp.to_connect(address)
+        sock.set(zmq.IPV6, int(ipv6))
+    with contextlib.suppress(zmq.ZMQError):  # a second connection to one address is none
+        sock.disconnect(endpoint)
     try:
-        if address.startswith(tcp.SCHEME):
-            endpoint = tcp.to_connect(address)
-            sock.set(zmq.IPV6, int(endpoint.ipv6))
-            sock.connect(endpoint.address)
-        else:
-            sock.connect(address)
+        sock.connect(endpoint)
     except zmq.ZMQError as error:
         msg = f"cannot connect to {address}: {error.strerror}"
         raise AddressError(msg) from None

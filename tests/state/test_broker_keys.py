@@ -85,12 +85,22 @@ def test_a_workers_connection_is_not_given_to_another_key(
         house.worker(thief, message)
     assert "claims the connection of worker of 'lj'" in caplog.text
     assert "one" not in caplog.text.replace("connection", "")
-    key = house.ask(peer=BOBS)
-    house.worker(thief, Answer(*key))
-    assert not house.answers(BOBS), "the thief's answer is none"
-    house.answer(ALICES, key)
-    assert house.answers(BOBS) == {key: None}
     assert not house.mail[thief]
+    assert not house.state.workers, "what is sent to the owner would go to the thief"
+
+
+def test_what_a_robbed_worker_had_is_computed_elsewhere(house: House) -> None:
+    house.serve(ALICES)
+    key = house.ask()
+    house.serve(b"w")
+    thief = remote_peer(BOB, b"one")
+    house.worker(thief, Answer(*key))
+    assert not house.answers(), "the thief's answer is none"
+    assert house.given(b"w") == [key]
+    assert house.job(key).attempts == 0
+    house.answer(ALICES, key)
+    house.answer(b"w", key)
+    assert house.answers() == {key: None}
 
 
 def test_a_managers_connection_is_not_given_to_another_key(house: House) -> None:
@@ -99,6 +109,7 @@ def test_a_managers_connection_is_not_given_to_another_key(house: House) -> None
     house.worker(thief, Hello("lj"))
     assert not house.mail[thief]
     assert not house.state.workers
+    assert not house.state.managers
 
 
 def test_the_owner_of_a_connection_may_change_what_it_is(house: House) -> None:

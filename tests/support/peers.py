@@ -40,11 +40,17 @@ class Peer:
 
     EXPECTED: tuple[type[Message], ...] = ()
 
-    def __init__(self, address: str, receive_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        receive_limit: int | None = None,
+        *,
+        curve: transport.Curve | None = None,
+        routing_id: bytes | None = None,
+    ) -> None:
         self._context: transport.Context = zmq.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.set(zmq.ROUTING_ID, b"\x02" + secrets.token_bytes(8))
+        self.socket = transport.dealer(self._context, curve=curve)
+        self.socket.set(zmq.ROUTING_ID, routing_id or b"\x02" + secrets.token_bytes(8))
         if receive_limit is not None:
             self.socket.set(zmq.RCVHWM, receive_limit)
             self.socket.set(zmq.RCVBUF, 4096)
@@ -95,8 +101,15 @@ class FakeClient(Peer):
 
     EXPECTED = TO_CLIENT
 
-    def __init__(self, address: str, receive_limit: int | None = None) -> None:
-        super().__init__(address, receive_limit)
+    def __init__(
+        self,
+        address: str,
+        receive_limit: int | None = None,
+        *,
+        curve: transport.Curve | None = None,
+        routing_id: bytes | None = None,
+    ) -> None:
+        super().__init__(address, receive_limit, curve=curve, routing_id=routing_id)
         self.session = secrets.token_bytes(IDENTITY_SIZE)
         self._number = 0
 

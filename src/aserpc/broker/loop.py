@@ -110,7 +110,7 @@ class Broker:
             (self.frontend, self.backend),
             (self.local_frontend, self.local_backend),
         ):
-            if ours == theirs:
+            if ours == theirs and not ours.endswith(":*"):
                 msg = f"clients and workers need addresses of their own, not both {ours}"
                 raise AddressError(msg)
         self.worker_timeout = settings.worker_timeout

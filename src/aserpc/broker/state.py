@@ -71,7 +71,7 @@ class BrokerState(Managers):
             for session, number in message.keys:
                 job = self.jobs.get((session, number))
                 if job is not None and same_user(job.client, peer):
-                    self._cancel(job)
+                    self._cancel(job, now)
         elif isinstance(message, StatusRequest):
             status = snapshot(self.calculators, self.workers.values(), self.managers.values(), now)
             self._to_client(peer, Status(message.id, {**status, "tables": self._sizes()}))
@@ -91,8 +91,8 @@ class BrokerState(Managers):
             worker.last_heard, worker.asked = now, False
             if worker.away_since is not None:
                 self._is_back(worker, now)
-        elif peer not in self.managers and (owner := self._claims(peer)):
-            logger.warning("a peer with another key claims the connection of %s", owner)
+        elif peer not in self.managers and (owner := self._owner(peer)) is not None:
+            self._is_robbed(owner, now)
             return self._take()
         if isinstance(message, Hello):
             self._hello(peer, message, now)
@@ -122,6 +122,10 @@ class BrokerState(Managers):
                 self._to_worker(peer, Dismiss())
         elif isinstance(message, Goodbye):
             # What it had not answered, `returned` or lost on the way to it, was not computed.
+            for session, number in message.together:
+                job = worker.jobs.get((session, number))
+                if job is not None:
+                    job.alone = True
             self._end(worker, WorkerState.GONE, now, "it said goodbye")
             self._to_worker(peer, Dismiss())
         elif isinstance(message, Failed):
@@ -141,16 +145,23 @@ class BrokerState(Managers):
             "unsent": self.unsent,
         }
 
-    def _claims(self, peer: bytes) -> str:
-        """Return whose routing id an unknown peer has taken, as the log calls it."""
+    def _owner(self, peer: bytes) -> Worker | Manager | None:
+        """Return whose routing id an unknown peer has taken."""
         if not is_remote(peer):
-            return ""
+            return None
         mine = routing_id(peer)
         others: list[Worker | Manager] = [*self.workers.values(), *self.managers.values()]
-        for other in others:
-            if is_remote(other.peer) and routing_id(other.peer) == mine:
-                return other.label
-        return ""
+        owners = (o for o in others if is_remote(o.peer) and routing_id(o.peer) == mine)
+        return next(owners, None)
+
+    def _is_robbed(self, owner: Worker | Manager, now: float) -> None:
+        """Give up a peer that can't be reached: what is sent to it goes to another key's owner."""
+        logger.warning("a peer with another key claims the connection of %s", owner.label)
+        why = "its connection was claimed with another key"
+        if isinstance(owner, Worker):
+            self._end(owner, WorkerState.LOST, now, why)
+        else:
+            self._manager_ends(owner, why, now)
 
     def _from_manager(self, manager: Manager, message: Message, now: float) -> None:
         manager.last_heard, manager.asked, manager.away_since = now, False, None
@@ -177,7 +188,7 @@ class BrokerState(Managers):
     def revoked(self, users: Collection[bytes], now: float) -> list[Effect]:
         """Drop all that has to do with keys that are not allowed any more."""
         for job in [job for job in self.jobs.values() if user_of(job.client) in users]:
-            self._cancel(job)
+            self._cancel(job, now)
         reason = "its key is not allowed any more"
         for worker in [w for w in self.workers.values() if user_of(w.peer) in users]:
             self._to_worker(worker.peer, Refuse(reason))

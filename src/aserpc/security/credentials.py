@@ -60,8 +60,8 @@ def find_credentials(
     check_curve()
     if own is None:
         msg = (
-            f"a connection to {address} takes a {role} key, and there is none in {folder.path}; "
-            f"make one: aserpc keys new --role {role}"
+            f"{address} takes a key of the role {role!r}, and {folder.path} has none; make one: "
+            f"aserpc keys new --role {role}"
         )
         raise KeysError(msg)
     return Credentials(own, _choose(address, brokers, settings))
