@@ -52,7 +52,7 @@ class Bench:
         self.rounds, self.quick, self.without = rounds, quick, frozenset(without)
         self._stack = contextlib.ExitStack()
         # Short, for unix sockets' paths have at most 107 bytes.
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="aserpc-"))
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="aserpc-bench-"))
         self.folder = Path(folder)
         self._count = 0
 
