@@ -61,9 +61,11 @@ def ready(
     running: Iterable[RequestKey] = (),
     description: bytes | None = None,
     sent: int = 1 << 30,
+    max_batch: int = 1,
 ) -> Ready:
     pairs = [list(key) for key in running]
-    return Ready(name, {}, about() if description is None else description, capacity, pairs, sent)
+    description = about() if description is None else description
+    return Ready(name, {}, description, capacity, pairs, sent, max_batch=max_batch)
 
 
 class WatchedState(BrokerState):
@@ -166,11 +168,11 @@ class House:
         for peer in peers:
             self.worker(peer, Hello(name, {}))
 
-    def serve(self, *peers: bytes, name: str = "lj", capacity: int = 1) -> None:
+    def serve(self, *peers: bytes, name: str = "lj", capacity: int = 1, max_batch: int = 1) -> None:
         """Have workers register and get ready."""
         for peer in peers:
             self.load(peer, name=name)
-            self.worker(peer, ready(name, capacity))
+            self.worker(peer, ready(name, capacity, max_batch=max_batch))
 
     def answer(self, peer: bytes, key: RequestKey, **fields: Any) -> None:
         self.worker(peer, Answer(*key, **fields))
@@ -183,8 +185,11 @@ class House:
         self.worker(peer, Leave())
         return bool(self.take(peer, Dismiss))
 
-    def goodbye(self, peer: bytes, *returned: RequestKey) -> None:
-        self.worker(peer, Goodbye([list(key) for key in returned]))
+    def goodbye(
+        self, peer: bytes, *returned: RequestKey, together: Iterable[RequestKey] = ()
+    ) -> None:
+        pairs = [list(key) for key in together]
+        self.worker(peer, Goodbye([list(key) for key in returned], pairs))
 
     def beat(self, peer: bytes) -> None:
         self.worker(peer, Heartbeat())

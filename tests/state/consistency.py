@@ -66,6 +66,7 @@ def _check_worker(worker: Worker) -> None:
     states = [job.state for job in worker.jobs.values()]
     assert all(job.worker is worker for job in worker.jobs.values())
     assert states[:1] != [JobState.ASSIGNED], "nothing runs before it"
+    assert len(states) == 1 or not any(job.alone for job in worker.jobs.values())
     assert states.count(JobState.RUNNING) <= 1
     assert {*states} <= {JobState.ASSIGNED, JobState.RUNNING, JobState.CANCELLED}
 
@@ -79,7 +80,7 @@ def _check_groups(calculator: Calculator, members: list[Worker]) -> None:
     assert {*calculator.serving} == peers([w for w in members if w.state in SERVING])
     here = [w for w in members if w.away_since is None]
     assert {*calculator.idle} == peers([w for w in here if w.state is WorkerState.IDLE])
-    with_room = [w for w in busy if len(w.jobs) < w.capacity]
+    with_room = [w for w in busy if w.has_room]
     assert {*calculator.partial} == peers([w for w in here if w in with_room])
 
 
@@ -89,7 +90,8 @@ def _check_waiting(calculator: Calculator) -> None:
     assert calculator.queued == sum(map(len, queues.values()))
     if calculator.queued:
         assert not calculator.idle, "a worker idles while a request waits"
-        assert not calculator.partial, "a slot is free while a request waits"
+        is_blocked = calculator._first().alone
+        assert is_blocked or not calculator.partial, "a slot is free while a request waits"
     if calculator.descriptions:
         assert not calculator.serving, "a description waits though it is known"
     assert not calculator.is_unused(), "a calculator is kept that nobody needs"

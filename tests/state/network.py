@@ -11,6 +11,7 @@ from aserpc.client.state import ClientState, Resolve, Send
 from aserpc.client.state import Effect as ClientEffect
 from aserpc.errors import AserpcError
 from aserpc.messages import Answer, Buffer, Message, Request, RequestKey, ShutdownRequest
+from aserpc.worker.batching import Batching, Job, Limits
 from aserpc.worker.state import WorkerState
 
 from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, WatchedState, about, session
@@ -41,7 +42,9 @@ class Client:
 class Worker:
     state: WorkerState
     link: Link = field(default_factory=Link)
-    job: tuple[Request, list[Buffer]] | None = None
+    #: How many it computes together, and what it computes now.
+    max_batch: int = 1
+    batch: list[Job] = field(default_factory=list)
     computed: list[RequestKey] = field(default_factory=list)
 
 
@@ -113,7 +116,7 @@ class Network:
             else:
                 worker = self.workers.get(peer)
                 # One that computes reads nothing.
-                if worker is None or worker.job is not None or not worker.link.down:
+                if worker is None or worker.batch or not worker.link.down:
                     return
                 message, payload = worker.link.down.popleft()
                 self.put(peer, worker.state.receive(message, payload, self.now))
@@ -170,28 +173,31 @@ class Network:
 
     # ---- workers ---------------------------------------------------------------------------------
 
-    def start_worker(self, name: str, capacity: int) -> bytes:
+    def start_worker(self, name: str, capacity: int, max_batch: int = 1) -> bytes:
         self.count += 1
         peer = b"worker %d" % self.count
         state = WorkerState(name, {}, IDLE_TIMEOUT, HEARTBEAT, self.now, capacity=capacity)
-        self.workers[peer] = Worker(state)
+        self.workers[peer] = Worker(state, max_batch=max_batch)
         self.put(peer, state.start())
         return peer
 
     def load(self, peer: bytes) -> None:
-        self.put(peer, self.workers[peer].state.loaded(about(), self.now))
+        worker = self.workers[peer]
+        batching = Batching(Limits(worker.max_batch))
+        self.put(peer, worker.state.loaded(about(), self.now, batching))
 
     def begin(self, peer: bytes) -> None:
         """Have a worker begin to compute."""
         worker = self.workers[peer]
-        if worker.job is None:
-            worker.job = worker.state.next_job()
+        if not worker.batch:
+            worker.batch = worker.state.next_batch(self.now)
 
     def end_job(self, peer: bytes) -> None:
-        """Have a worker answer what it computes."""
+        """Have a worker answer what it computes, or the first of it."""
         worker = self.workers[peer]
-        if worker.job is not None:
-            (request, payload), worker.job = worker.job, None
+        if worker.batch:
+            job = worker.batch.pop(0)
+            request, payload = job.request, job.payload
             assert payload == [str(request.id).encode()]
             worker.computed.append(request.key)
             self.put(peer, worker.state.computed(Answer(*request.key), self.now))
@@ -231,11 +237,11 @@ class Network:
             for client in self.clients.values():
                 self.take(client, client.state.tick(self.now))
             for peer, worker in list(self.workers.items()):
-                if worker.job is None:
+                if not worker.batch:
                     self.put(peer, worker.state.tick(self.now))
         raise AssertionError("somebody asks for a tick and does nothing")
 
     def due(self) -> list[float]:
         due = [self.broker.next_tick(), *(c.state.next_tick() for c in self.clients.values())]
-        due += [w.state.next_tick() for w in self.workers.values() if w.job is None]
+        due += [w.state.next_tick() for w in self.workers.values() if not w.batch]
         return [when for when in due if when is not None] + [float("inf")]

@@ -50,7 +50,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.count = 0
         for capacity in capacities:
             self.hello("lj")
-            self.is_ready(0, capacity, 0)
+            self.is_ready(0, capacity, 0, False)
 
     # ---- the model -------------------------------------------------------------------------------
 
@@ -138,10 +138,10 @@ class BrokerMachine(RuleBasedStateMachine):
     # ---- workers ---------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.workers) < 6)
-    @rule(name=names, capacity=st.integers(1, 3))
-    def serve(self, name: str, capacity: int) -> None:
+    @rule(name=names, capacity=st.integers(1, 3), batches=st.booleans())
+    def serve(self, name: str, capacity: int, batches: bool) -> None:
         self.hello(name)
-        self.is_ready(len(self.workers) - 1, capacity, 0)
+        self.is_ready(len(self.workers) - 1, capacity, 0, batches)
 
     @precondition(lambda self: len(self.workers) < 6)
     @rule(name=names)
@@ -151,14 +151,21 @@ class BrokerMachine(RuleBasedStateMachine):
         self.workers[peer] = Model(name)
         self.house.load(peer, name=name)
 
-    @rule(number=numbers, capacity=st.integers(1, 3), differs=st.sampled_from([0, 0, 0, 1]))
-    def is_ready(self, number: int, capacity: int, differs: int) -> None:
+    @rule(
+        number=numbers,
+        capacity=st.integers(1, 3),
+        differs=st.sampled_from([0, 0, 0, 1]),
+        batches=st.booleans(),
+    )
+    def is_ready(self, number: int, capacity: int, differs: int, batches: bool) -> None:
         peer = self.some(number, ready=False)
         if peer is not None:
             self.workers[peer].is_ready = True
             name = self.workers[peer].name
             description = about(args=[differs])
-            self.house.worker(peer, ready(name, capacity, description=description))
+            capacity, most = (2 * capacity, capacity) if batches else (capacity, 1)
+            message = ready(name, capacity, description=description, max_batch=most)
+            self.house.worker(peer, message)
             self.settle()
 
     @rule(number=numbers, capacity=st.integers(1, 3), loses=st.booleans())
@@ -168,7 +175,8 @@ class BrokerMachine(RuleBasedStateMachine):
             worker = self.workers[peer]
             if loses:
                 worker.has = worker.has[:-1]
-            self.house.worker(peer, ready(worker.name, capacity, worker.has))
+            most = self.house.state.workers[peer].max_batch
+            self.house.worker(peer, ready(worker.name, capacity, worker.has, max_batch=most))
             self.settle()
 
     @rule(number=numbers, which=st.integers(0, 3))
@@ -201,7 +209,9 @@ class BrokerMachine(RuleBasedStateMachine):
     def goodbye(self, number: int) -> None:
         peer = self.some(number)
         if peer is not None:
-            self.house.goodbye(peer, *self.workers[peer].has)
+            has = self.workers[peer].has
+            hung = number % 3 if len(has) > 1 else 0
+            self.house.goodbye(peer, *has[hung:], together=has[:hung])
             self.settle()
             assert peer not in self.workers
 

@@ -188,7 +188,7 @@ def test_a_rejection_is_read_in_any_version() -> None:
 
 # ---- what is no message --------------------------------------------------------------------------
 
-READY = Ready("lj", {}, about())
+READY, ANSWER = Ready("lj", {}, about()), Answer(S, 1)
 WRONG: dict[str, bytes] = {
     "nothing": b"",
     "no msgpack": b"\xc1",
@@ -224,6 +224,8 @@ WRONG: dict[str, bytes] = {
     "a key that is none": packed("PING", [None], 0),
     "a capacity of nothing": changed(READY, capacity=0),
     "a capacity beyond all": changed(READY, capacity=1 << 40),
+    "a worker that computes none at a time": changed(READY, max_batch=0),
+    "an answer of a batch of none": changed(ANSWER, batch=0),
     "a description that is none": changed(READY, about=b"\xc1"),
     "a description that is a list": changed(READY, about=b"\x90"),
     "a description that nests": changed(READY, about=msgpack.packb({"kwargs": nested(900)})),
@@ -231,9 +233,9 @@ WRONG: dict[str, bytes] = {
     "options that nest": packed(
         "REQUEST", S, 1, "lj", "calculate", [], "any", {"a": nested(900)}, b"", None
     ),
-    "an error that nests": packed("ANSWER", S, 1, None, {"kind": "x", "y": nested(900)}, 0.0, b""),
-    "an error without kind": packed("ANSWER", S, 1, None, {}, 0.0, b""),
-    "a kind of error that is none": packed("ANSWER", S, 1, None, {"kind": 1}, 0.0, b""),
+    "an error that nests": changed(ANSWER, error={"kind": "x", "y": nested(900)}),
+    "an error without kind": changed(ANSWER, error={}),
+    "a kind of error that is none": changed(ANSWER, error={"kind": 1}),
     "an unknown op": packed("REQUEST", S, 1, "lj", "steal", [], "any", {}, b"", None),
     "an unknown target": packed("REQUEST", S, 1, "lj", "calculate", [], "all", {}, b"", None),
     "a property that is none": packed("REQUEST", S, 1, "lj", "calculate", [1], "any", {}, b"", 1),

@@ -22,11 +22,11 @@ names = st.sampled_from(["lj", "lj", "lj", "emt"])
 class HouseMachine(RuleBasedStateMachine):
     """The house, as people, machines and bad luck treat it."""
 
-    @initialize(capacities=st.lists(st.integers(1, 3), max_size=3))
-    def begin(self, capacities: list[int]) -> None:
+    @initialize(sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=3))
+    def begin(self, sizes: list[tuple[int, int]]) -> None:
         self.net = Network()
-        for capacity in capacities:
-            self.net.load(self.net.start_worker("lj", capacity))
+        for capacity, max_batch in sizes:
+            self.net.load(self.net.start_worker("lj", capacity, max_batch))
         self.net.deliver_all()
 
     def peers(self) -> list[bytes]:
@@ -66,9 +66,14 @@ class HouseMachine(RuleBasedStateMachine):
         self.net.deliver_all()
 
     @precondition(lambda self: len(self.net.workers) < 5)
-    @rule(name=names, capacity=st.integers(1, 3), loads=st.sampled_from([True, True, False]))
-    def start_worker(self, name: str, capacity: int, loads: bool) -> None:
-        peer = self.net.start_worker(name, capacity)
+    @rule(
+        name=names,
+        capacity=st.integers(1, 6),
+        max_batch=st.integers(1, 3),
+        loads=st.sampled_from([True, True, False]),
+    )
+    def start_worker(self, name: str, capacity: int, max_batch: int, loads: bool) -> None:
+        peer = self.net.start_worker(name, capacity, max_batch)
         if loads:
             self.net.load(peer)
 
@@ -99,7 +104,7 @@ class HouseMachine(RuleBasedStateMachine):
         peer = self.worker(number)
         if how == "kill":
             self.net.kill(peer)
-        elif how == "finish" and self.net.workers[peer].job is None:
+        elif how == "finish" and not self.net.workers[peer].batch:
             self.net.finish(peer)
         else:
             self.net.shut_down(self.net.workers[peer].state.name)
@@ -135,7 +140,7 @@ class HouseMachine(RuleBasedStateMachine):
         for _ in range(int(2 * IDLE_TIMEOUT)):
             self.live(1.0)
             for peer, worker in list(net.workers.items()):
-                if worker.job is None:
+                if not worker.batch:
                     net.finish(peer)
                 if peer in net.workers:
                     net.end_job(peer)

@@ -24,6 +24,7 @@ PURE = [
     "manager/fleets.py",
     "manager/records.py",
     "manager/state.py",
+    "worker/batching.py",
     "worker/state.py",
     "client/state.py",
     "client/needs.py",

@@ -104,7 +104,8 @@ def test_requests_are_computed_in_the_order_in_which_they_came(desk: Desk) -> No
 def test_the_payload_goes_with_its_request(desk: Desk) -> None:
     payload: list[Buffer] = [b"atoms"]
     desk.state.receive(request(), payload, desk.now)
-    assert desk.state.next_job() == (request(), payload)
+    (job,) = desk.state.next_batch(desk.now)
+    assert (job.request, job.payload) == (request(), payload)
 
 
 def test_a_request_that_it_has_already_is_ignored(desk: Desk) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aserpc.messages import Answer, Message, RequestKey, Welcome
+from aserpc.messages import Answer, Message, RequestKey, Unknown, Welcome
+from aserpc.worker.batching import Batching
 from aserpc.worker.state import Phase, WorkerState
 
 from .builders import about, request
@@ -28,16 +29,27 @@ class Watched(WorkerState):
 class Desk:
     """A worker's state with a clock."""
 
-    def __init__(self, now: float = 500.0, *, serves: bool = True, capacity: int = 1) -> None:
+    def __init__(
+        self,
+        now: float = 500.0,
+        *,
+        serves: bool = True,
+        capacity: int | None = None,
+        batching: Batching | None = None,
+    ) -> None:
         self.now = now
         self.state = Watched("lj", IDENTITY, IDLE_TIMEOUT, HEARTBEAT, now, capacity=capacity)
         self.state.start()
         if serves:
-            self.state.loaded(about(), now)
+            self.state.loaded(about(), now, batching)
             self.get(Welcome())
 
     def get(self, message: Message) -> list[Message]:
         return self.state.receive(message, [], self.now)
+
+    def get_unknown(self) -> list[Message]:
+        """Get from a broker that does not know what it has sent."""
+        return self.get(Unknown())
 
     def ask(self, number: int = 0) -> RequestKey:
         message = request(number)
@@ -45,8 +57,9 @@ class Desk:
         return message.key
 
     def begin(self) -> RequestKey | None:
-        job = self.state.next_job()
-        return None if job is None else job[0].key
+        batch = self.state.next_batch(self.now)
+        assert len(batch) <= 1
+        return batch[0].request.key if batch else None
 
     def end(self, key: RequestKey) -> list[Message]:
         return self.state.computed(Answer(*key), self.now)

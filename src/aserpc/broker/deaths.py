@@ -30,15 +30,17 @@ EVIDENCE_AGE = 60.0
 
 @dataclass(slots=True, eq=False)
 class Death:
-    """The loss of a worker in the middle of a request."""
+    """The loss of a worker in the middle of one request or several."""
 
     worker: str
     how: str
     #: Whether its end was seen, and nobody wanted it: by the socket on this machine or by its
     #: manager. A lost connection across a network is no verdict.
     seen: bool
-    #: The request that it computed.
+    #: The request that it computed; of several that it may have computed together, the first.
     job: Job
+    #: How many those may have been.
+    together: int = 1
     #: The `calculation_timeout` that the calculation had reached; None: it had not.
     overdue: float | None = None
     #: Whether its manager may tell more.
@@ -47,6 +49,11 @@ class Death:
     timer: Timer | None = None
     #: The end of its output.
     output: str = field(default="", repr=False)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it tells against the request: one of several may have died of another."""
+        return self.seen and self.together == 1
 
     def __str__(self) -> str:
         """Tell the evidence."""
@@ -57,23 +64,34 @@ class Death:
 class Deaths(Requests):
     """The broker's requests, and the workers that died of them."""
 
-    def _died(self, job: Job, worker: Worker, how: str, now: float, *, seen: bool) -> None:
-        """Note that a worker was lost while it computed a request."""
-        limit = worker.calculation_timeout
-        overdue = limit if limit is not None and now >= job.started_at + limit else None
-        spawn_id = worker.spawn_id
-        death = Death(worker.label, how, seen, job, overdue, spawn_id in self.spawned)
-        job.deaths.append(death)
+    def _died(self, worker: Worker, how: str, now: float, *, seen: bool) -> list[Job]:
+        """Note that a worker was lost; return the requests that it may have computed.
+
+        Where there may be several, each is computed alone from now on, and only that counts.
+        """
+        jobs = suspects(worker)
+        if not jobs:
+            return []
+        first, limit, spawn_id = jobs[0], worker.calculation_timeout, worker.spawn_id
+        late = limit is not None and now >= first.started_at + limit and len(jobs) == 1
+        overdue = limit if late else None
+        is_open = spawn_id in self.spawned
+        death = Death(worker.label, how, seen, first, len(jobs), overdue, is_open)
+        for job in jobs:
+            job.deaths.append(death)
+            job.alone = worker.max_batch > 1
         if spawn_id is not None and death.open:
             self.deaths[spawn_id] = death
             death.timer = self._timers.at(now + EVIDENCE_AGE, self._forget_death, spawn_id)
+        return jobs
 
     def _forget_death(self, spawn_id: str, now: float) -> None:  # noqa: ARG002
         del self.deaths[spawn_id]
 
     def _decide(self, job: Job, now: float) -> None:
         """Send a request whose worker died to another one, or refuse it."""
-        if job.state is JobState.CANCELLED or verdict(job) is None:
+        in_company = job.deaths[-1].together > 1
+        if job.state is JobState.CANCELLED or in_company or verdict(job) is None:
             self._requeue(job, now)
         elif job.deaths[-1].open:
             self._release(job, now)
@@ -96,10 +114,11 @@ class Deaths(Requests):
         reason = lost_often(name, size, job.strays, "between the broker and its workers")
         self._fail(job, JobState.FAILED, "worker_lost", reason)
 
-    def _refuse(self, job: Job, now: float) -> None:  # noqa: ARG002
+    def _refuse(self, job: Job, now: float) -> None:
         found = verdict(job)
         assert found is not None
         self._fail(job, JobState.FAILED, *found)
+        self._dispatch(job.calculator, now)  # as in `_cancel`
 
     def _worker_ended(self, ended: WorkerEnded, now: float) -> None:
         """Take what a manager tells of a worker that was lost in mid-calculation."""
@@ -134,12 +153,24 @@ class Deaths(Requests):
         # Another worker computes it: its answer, or its death, decides.
 
 
+def suspects(worker: Worker) -> list[Job]:
+    """Return the requests that a worker may be computing: one, unless it computes batches.
+
+    A batch begins with the request that was sent first, and has no other options than that.
+    """
+    jobs = list(worker.jobs.values())
+    if not jobs or (worker.max_batch == 1 and jobs[0].state is not JobState.RUNNING):
+        return []
+    options = jobs[0].request.options
+    return [job for job in jobs if job.request.options == options][: worker.max_batch]
+
+
 def verdict(job: Job) -> tuple[str, str] | None:
     """Return with which error, and why, a request is refused; None: it is tried again."""
     if not job.deaths:
         return None
     last = job.deaths[-1]
-    seen = [death for death in job.deaths if death.seen]
+    seen = [death for death in job.deaths if death.counts]
     if last.overdue is not None and last.seen:
         why = f"the calculation took longer than {last.overdue:g} s (calculation_timeout)"
         return "calculation_timeout", f"{why}; it was ended with its worker. {last}"

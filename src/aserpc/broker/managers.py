@@ -184,8 +184,10 @@ class Managers(Workers):
         workers = [
             [w.spawn_id, w.state.value, now - w.free_since] for w in calculator.workers.values()
         ]
-        running = sum(len(worker.jobs) for worker in calculator.workers.values())
-        queued = calculator.queued + len(calculator.descriptions)
+        running = sum(min(len(w.jobs), w.max_batch) for w in calculator.workers.values())
+        # What waits at a worker waits all the same.
+        behind = sum(len(worker.jobs) for worker in calculator.workers.values()) - running
+        queued = calculator.queued + len(calculator.descriptions) + behind
         demand = Demand(calculator.name, queued, running, calculator.seconds, workers)
         self._to_worker(calculator.manager, demand)
         if queued:

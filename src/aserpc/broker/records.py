@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,6 +44,8 @@ class Job:
     started_at: float = 0.0
     #: Its number among the requests that were sent to that worker.
     order: int = 0
+    #: Whether it is computed by a worker that has no other: a worker died of one of several.
+    alone: bool = False
     #: The workers that were lost while they computed it.
     deaths: list[Death] = field(default_factory=list)
     #: How often it was lost on its way to a worker, or its answer on the way back.
@@ -60,8 +62,8 @@ class Job:
 
     @property
     def attempts(self) -> int:
-        """How many workers were seen to die while they computed it."""
-        return sum(death.seen for death in self.deaths)
+        """How many workers were seen to die while they computed it and nothing else."""
+        return sum(death.counts for death in self.deaths)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +79,8 @@ class Worker:
     identity: dict[str, Any] = field(default_factory=dict)
     about: bytes = b""
     capacity: int = 1
+    #: How many requests it may compute together.
+    max_batch: int = 1
     calculation_timeout: float | None = None
     #: Its requests, in the order in which they were sent to it.
     jobs: OrderedDict[RequestKey, Job] = field(default_factory=OrderedDict)
@@ -97,6 +101,12 @@ class Worker:
         """What the log calls it."""
         pid, host = self.process
         return f"worker of {self.calculator.name!r} (process {pid} on {host})"
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can be sent another request."""
+        first = next(iter(self.jobs.values()), None)
+        return len(self.jobs) < self.capacity and not (first is not None and first.alone)
 
     @property
     def spawn_id(self) -> str | None:
@@ -147,6 +157,41 @@ def _process(identity: Mapping[str, Any]) -> tuple[int | str, str]:
     return pid if isinstance(pid, int) else "?", host
 
 
+class ByLoad:
+    """Workers by how many requests they have."""
+
+    def __init__(self) -> None:
+        self._loads: dict[bytes, int] = {}
+        self._groups: dict[int, dict[bytes, Worker]] = {}
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._loads)
+
+    def __bool__(self) -> bool:
+        return bool(self._loads)
+
+    def put(self, worker: Worker) -> None:
+        """Put a worker where its number of requests says."""
+        load = len(worker.jobs)
+        if self._loads.get(worker.peer) != load:
+            self.remove(worker.peer)
+            self._loads[worker.peer] = load
+            self._groups.setdefault(load, {})[worker.peer] = worker
+
+    def remove(self, peer: bytes) -> None:
+        """Take a worker out, if it is here."""
+        load = self._loads.pop(peer, None)
+        if load is not None:
+            del self._groups[load][peer]
+            if not self._groups[load]:
+                del self._groups[load]
+
+    def least(self) -> Worker:
+        """Return a worker with the fewest requests; there must be one."""
+        # Those with the fewest get the next, so that there are only a few different numbers.
+        return next(iter(self._groups[min(self._groups)].values()))
+
+
 class Calculator:
     """A calculator's name, with its workers and its queue.
 
@@ -161,7 +206,7 @@ class Calculator:
         #: Workers without a request, the most recently used last.
         self.idle: OrderedDict[bytes, Worker] = OrderedDict()
         #: Workers with a request and room for another.
-        self.partial: OrderedDict[bytes, Worker] = OrderedDict()
+        self.partial = ByLoad()
         #: How many workers are registered under the name, those that leave included.
         self.members = 0
         #: Those of `workers` that have said what they serve.
@@ -204,6 +249,16 @@ class Calculator:
             self._queues.move_to_end(session, last=False)
         self.queued += 1
 
+    def can_dispatch(self) -> bool:
+        """Whether there is a worker for the job whose turn it is."""
+        if not self.queued or self.idle:
+            return bool(self.queued)
+        # Nobody overtakes one that is to be alone: it would never find a worker without others.
+        return bool(self.partial) and not self._first().alone
+
+    def _first(self) -> Job:
+        return next(iter(next(iter(self._queues.values())).values()))
+
     def next_job(self) -> Job:
         """Take the job whose turn it is; some job must wait."""
         session, queue = self._queues.popitem(last=False)
@@ -233,12 +288,12 @@ class Calculator:
 
         Of the idle ones the one that served the session last, whose calculator may have its
         structure still; else the most recently used, so that those which are too many fall idle
-        and leave. A busy one with room only when none is idle.
+        and leave. A busy one with room, that with the fewest, only when none is idle.
         """
         if self.idle:
             worker = self.idle.get(self._affinity.get(session, b""))
             return worker or self.idle[next(reversed(self.idle))]
-        return next(iter(self.partial.values()))
+        return self.partial.least()
 
     def served(self, session: bytes, worker: Worker) -> None:
         """Remember which worker served a session last."""
@@ -250,12 +305,15 @@ class Calculator:
     def file(self, worker: Worker) -> None:
         """Put a worker where its state and number of requests say."""
         peer, state = worker.peer, worker.state
-        here, has_room = worker.away_since is None, len(worker.jobs) < worker.capacity
+        here = worker.away_since is None
+        if here and state is WorkerState.BUSY and worker.has_room:
+            self.partial.put(worker)
+        else:
+            self.partial.remove(peer)
         for group, belongs in (
             (self.workers, state in TAKING),
             (self.serving, state in SERVING),
             (self.idle, here and state is WorkerState.IDLE),
-            (self.partial, here and state is WorkerState.BUSY and has_room),
         ):
             if belongs:
                 group[peer] = worker

@@ -135,7 +135,7 @@ class Requests:
 
     def _dispatch(self, calculator: Calculator, now: float) -> None:
         """Give waiting requests to workers with room."""
-        while calculator.queued and (calculator.idle or calculator.partial):
+        while calculator.can_dispatch():
             job = calculator.next_job()
             request = job.request
             worker = calculator.free_worker(request.session)
@@ -162,7 +162,7 @@ class Requests:
             worker.free_since = now
             calculator = worker.calculator
             weight = RECENT if calculator.seconds else 1.0
-            calculator.seconds += weight * (answer.seconds - calculator.seconds)
+            calculator.seconds += weight * (answer.seconds / answer.batch - calculator.seconds)
             self._release(job, now)
             if wanted:
                 self._move_job(job, JobState.DONE)
@@ -217,10 +217,11 @@ class Requests:
             if job.deadline is not None and job.deadline <= now:
                 self._deadline_passed(job, now)  # it ran when that fell due
 
-    def _cancel(self, job: Job) -> None:
+    def _cancel(self, job: Job, now: float) -> None:
         """Drop what is queued; what a worker has keeps its slot, and its answer is dropped."""
         if job.worker is None:
             self._forget(job, JobState.CANCELLED)
+            self._dispatch(job.calculator, now)  # those who may not overtake it
         else:
             self._move_job(job, JobState.CANCELLED)
             self._drop(job)
@@ -251,6 +252,7 @@ class Requests:
         if job.state is JobState.QUEUED:
             reason = f"the deadline passed after {now - job.queued_at:.3g} s in the queue"
             self._fail(job, JobState.EXPIRED, "deadline", reason)
+            self._dispatch(job.calculator, now)  # as in `_cancel`
 
     def _tidy(self, calculator: Calculator) -> None:
         """Keep no more of a calculator than is needed."""

@@ -84,7 +84,8 @@ class Workers(Deaths):
             self._end(worker, WorkerState.GONE, now, "it was refused")
             self._to_worker(peer, Refuse(difference))
             return
-        worker.about, worker.capacity = ready.about, ready.capacity
+        worker.about = ready.about
+        worker.capacity, worker.max_batch = ready.capacity, ready.max_batch
         worker.calculation_timeout = ready.calculation_timeout
         worker.free_since = now
         # A worker that registers again tells what it has; the rest was lost on the way to it.
@@ -124,9 +125,10 @@ class Workers(Deaths):
         del self.workers[worker.peer]
         self._timers.cancel(worker.timer)
         self.roster_changed = True
+        died = self._died(worker, why, now, seen=not is_remote(worker.peer)) if lost else []
+        suspected = {job.key for job in died}
         for job in reversed(list(worker.jobs.values())):
-            if lost and job.state is JobState.RUNNING:
-                self._died(job, worker, why, now, seen=not is_remote(worker.peer))
+            if job.key in suspected:
                 self._decide(job, now)
             else:
                 self._requeue(job, now)

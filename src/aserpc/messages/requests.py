@@ -69,6 +69,8 @@ class Answer(Message):
     seconds: float = 0.0
     #: The worker's description of itself and its calculator, as in its `Ready`.
     about: bytes = b""
+    #: How many requests were computed together, in those `seconds`.
+    batch: int = 1
 
     @property
     def key(self) -> RequestKey:
@@ -78,6 +80,9 @@ class Answer(Message):
     def check(self) -> None:
         """See `Message.check`."""
         check_key(self.session, self.id)
+        if self.batch < 1:
+            msg = f"a batch of {self.batch}"
+            raise ProtocolError(msg)
         if self.error is not None and not isinstance(self.error.get("kind"), str):
             msg = "an error has a kind"
             raise ProtocolError(msg)

@@ -41,14 +41,17 @@ class Ready(Message):
     sent: int = 0
     #: Time after which it ends a calculation together with itself, s; None: never.
     calculation_timeout: float | None = None
+    #: How many requests it may compute together: if it dies, any of them may be to blame.
+    max_batch: int = 1
 
     def check(self) -> None:
         """See `Message.check`."""
         check_name(self.calculator)
         check_keys(self.running)
-        if not 1 <= self.capacity <= 1 << 16:
-            msg = f"a capacity of {self.capacity}"
-            raise ProtocolError(msg)
+        for name, value in (("capacity", self.capacity), ("max_batch", self.max_batch)):
+            if not 1 <= value <= 1 << 16:
+                msg = f"a {name} of {value}"
+                raise ProtocolError(msg)
         unpack_about(self.about)
 
 
@@ -86,10 +89,13 @@ class Goodbye(Message):
 
     KIND = "GOODBYE"
     returned: list[Any] = field(default_factory=list)
+    #: Those that it computed together for too long: each is to be computed alone.
+    together: list[Any] = field(default_factory=list)
 
     def check(self) -> None:
         """See `Message.check`."""
         check_keys(self.returned)
+        check_keys(self.together)
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ class Worker:
         heartbeat_interval: float | None = None,
         *,
         workdir: Path | str | None = None,
-        capacity: int = 1,
+        capacity: int | None = None,
         calculation_timeout: float | None = None,
     ) -> None:
         settings = load_settings(
@@ -231,15 +231,13 @@ class Worker:
             self._raise_if_refused()
             if self._stop.is_set():
                 self._send(state.finish(clock()))
-            job = state.next_job()
-            if job is not None:
+            for job in state.next_batch(clock()):
                 assert evaluation is not None
-                self._request = job[0]
+                self._in_call = [job.request]
                 with self._watchdog:
-                    answer, payload = self._compute(evaluation, *job)
+                    answer, payload = self._compute(evaluation, job.request, job.payload)
                 self.requests_handled += 1
                 self._send(state.computed(answer, clock()), payload)
-                continue
             now = clock()
             self._send(state.tick(now))
             since = state.waiting_since(now)
@@ -247,7 +245,7 @@ class Worker:
                 where, trouble = socket_folder.where(self.broker), self._connection.trouble()
                 logger.warning("waiting for a broker at %s", f"{where}. {trouble}".strip(". "))
             if not state.ended:
-                wait = min(state.next_tick() - clock(), 1.0)
+                wait = min(min(state.next_tick(), state.begins_at()) - clock(), 1.0)
                 if dict(poller.poll(transport.milliseconds(wait))).get(self.waker.fileno()):
                     self.waker.clear()
 
@@ -261,8 +259,8 @@ class Worker:
         why += f" (calculation_timeout) and was ended with its worker, process {os.getpid()}"
         logger.error("%s", why)
         error = failure("calculation_timeout", f"{why}. It hung in:\n{stack}")
-        answer = Answer(self._request.session, self._request.id, error=error, about=self._about)
-        self._send(self._state.hung(answer, time.monotonic()))
+        keys = [request.key for request in self._in_call]
+        self._send(self._state.hung(keys, error, time.monotonic()))
         self._context.destroy(linger=int(LINGER * 1000))
 
     def _raise_if_refused(self) -> None:

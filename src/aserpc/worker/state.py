@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Any
 
@@ -35,6 +36,7 @@ from aserpc.messages import (
     Welcome,
     failure,
 )
+from aserpc.worker.batching import Batching, Job
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,10 @@ class WorkerState:
         Seconds between signs of life.
     now
         The time, in monotonic seconds.
+    capacity
+        How many requests it is sent at a time; by default what its batches need.
+    calculation_timeout
+        Time after which it ends a calculation together with itself, s; None: never.
     """
 
     def __init__(
@@ -110,7 +116,7 @@ class WorkerState:
         heartbeat_interval: float,
         now: float,
         *,
-        capacity: int = 1,
+        capacity: int | None = None,
         calculation_timeout: float | None = None,
     ) -> None:
         self.name = name
@@ -128,8 +134,9 @@ class WorkerState:
         self._about = b""
         self._is_known = False
         self._broker_stopped = False
-        self._backlog: OrderedDict[RequestKey, tuple[Request, list[Buffer]]] = OrderedDict()
-        self._computing: RequestKey | None = None
+        self._batching = Batching()
+        self._backlog: OrderedDict[RequestKey, Job] = OrderedDict()
+        self._computing: dict[RequestKey, None] = {}
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
         self._registered_at = float("-inf")
@@ -148,9 +155,13 @@ class WorkerState:
         """Begin to load."""
         return [Hello(self.name, self.identity)]
 
-    def loaded(self, about: bytes, now: float) -> list[Message]:
-        """Take it that the calculator is made; `about` describes it, see `Ready`."""
+    def loaded(self, about: bytes, now: float, batching: Batching | None = None) -> list[Message]:
+        """Take it that the calculator is made; `about` describes it, see `Ready`.
+
+        Without `batching`, it computes one structure at a time.
+        """
         self._about = about
+        self._batching = batching or self._batching
         self._idle_since = now
         if self.phase is not Phase.LOADING:
             return []
@@ -175,7 +186,7 @@ class WorkerState:
         self._is_known = not isinstance(message, Unknown | Stopping)
         self._broker_stopped = isinstance(message, Stopping)
         if isinstance(message, Request):
-            return self._request(message, payload)
+            return self._request(message, payload, now)
         if isinstance(message, Probe):
             self._beat(now)
             return [Heartbeat()]
@@ -210,31 +221,52 @@ class WorkerState:
             self._registered_at = float("-inf")
         return []
 
-    def next_job(self) -> tuple[Request, list[Buffer]] | None:
-        """Take the request that is to be computed now, if there is one."""
-        if self.phase is not Phase.SERVING or not self._backlog:
-            return None
-        self._computing, job = self._backlog.popitem(last=False)
-        return job
+    def next_batch(self, now: float) -> list[Job]:
+        """Take the requests that are to be computed now, together; none: wait."""
+        if self.begins_at() > now:
+            return []
+        batch = self._batching.take(self._backlog)
+        for job in batch:
+            del self._backlog[job.request.key]
+            self._computing[job.request.key] = None
+        return batch
+
+    def begins_at(self) -> float:
+        """When `next_batch` has something to give, if nothing more comes."""
+        if self.phase is not Phase.SERVING or not self._backlog or self._computing:
+            return float("inf")
+        return self._batching.begins_at(self._backlog, self._idle_since)
 
     def computed(self, answer: Answer, now: float) -> list[Message]:
-        """Take it that the request which `next_job` gave is computed."""
-        assert answer.key == self._computing
-        self._computing = None
+        """Take it that a request which `next_batch` gave is computed."""
+        del self._computing[answer.key]
         self._idle_since = now
         self._beat(now)
         replies: list[Message] = [answer]
-        if self.phase is Phase.FINISHING:
+        if self.phase is Phase.FINISHING and not self._computing:
             replies.append(self._goodbye(now))
         return replies
 
-    def hung(self, answer: Answer, now: float) -> list[Message]:
-        """Take it that the request which `next_job` gave hangs, and the process ends with it."""
-        assert answer.key == self._computing
-        self._computing = None
+    def hung(
+        self, keys: Collection[RequestKey], error: dict[str, Any], now: float
+    ) -> list[Message]:
+        """Take it that a calculation of these requests hangs, and the process ends with it.
+
+        One that was alone is answered with the error. Of several, any may be to blame: all are to
+        be computed again, each alone.
+        """
+        assert keys
+        replies: list[Message] = []
+        together: list[RequestKey] = []
+        if len(keys) == 1:
+            replies += [Answer(*key, error=error, about=self._about) for key in keys]
+        else:
+            together = list(keys)
+        for key in keys:
+            del self._computing[key]
         if self.phase is not Phase.FINISHING:
             self._move(Phase.FINISHING)
-        return [answer, self._goodbye(now)]
+        return [*replies, self._goodbye(now, together)]
 
     def finish(self, now: float) -> list[Message]:
         """Take nothing more, and go when what is being computed is answered."""
@@ -281,16 +313,16 @@ class WorkerState:
     # ---- steps -----------------------------------------------------------------------------------
 
     def _leaves_at(self) -> float:
-        busy = self._backlog or self._computing is not None
+        busy = self._backlog or self._computing
         return float("inf") if busy else self._idle_since + self.idle_timeout
 
-    def _request(self, request: Request, payload: list[Buffer]) -> list[Message]:
+    def _request(self, request: Request, payload: list[Buffer], now: float) -> list[Message]:
         if self.phase in (Phase.FINISHING, Phase.ENDED):
             return []  # the goodbye makes the broker send it elsewhere
         if self.phase is Phase.LEAVING:
             self._move(Phase.SERVING)
-        if request.key not in self._backlog and request.key != self._computing:
-            self._backlog[request.key] = (request, payload)
+        if request.key not in self._backlog and request.key not in self._computing:
+            self._backlog[request.key] = Job(request, payload, now)
         return []
 
     def _cancel(self, cancel: Cancel) -> list[Message]:
@@ -306,27 +338,26 @@ class WorkerState:
         self._beat(now)
         if self.phase is Phase.LOADING:
             return Hello(self.name, self.identity)
-        running = [list(key) for key in self._backlog]
-        if self._computing is not None:
-            running.append(list(self._computing))
         return Ready(
             self.name,
             self.identity,
             self._about,
-            self.capacity,
-            running,
+            self.capacity or self._batching.capacity,
+            [list(key) for key in (*self._computing, *self._backlog)],
             self._sent,
             self.calculation_timeout,
+            self._batching.limits.structures,
         )
 
-    def _goodbye(self, now: float) -> Goodbye:
-        returned = [list(key) for key in self._backlog]
+    def _goodbye(self, now: float, together: Iterable[RequestKey] = ()) -> Goodbye:
+        returned = [list(key) for key in (*self._computing, *self._backlog)]
         self._backlog.clear()
+        self._computing.clear()
         # A broker that stops was the last to take leave of.
         # One that has never been heard is hardly there.
         patience = GOODBYE_TIMEOUT if self._is_known else FAILED_TIMEOUT
         self._ends_at = now if self._broker_stopped else now + patience
-        return Goodbye(returned)
+        return Goodbye(returned, [list(key) for key in together])
 
     def _beat(self, now: float) -> None:
         self._heartbeat_at = now + self.heartbeat_interval
