@@ -19,11 +19,18 @@ ROOT = Path(__file__).parents[1]
 _MARK = re.compile(r"^<!-- generate: ([\w-]+)(?: (\S+))? -->$", re.MULTILINE)
 #: Options of code blocks that only the tests understand.
 _TEST_OPTIONS = re.compile(r'^( *```\w+.*?) (?:exit|norun)="[^"]*"', re.MULTILINE)
+#: The machine that a block is for, which its title tells.
+_HOST = re.compile(r'^( *```\w+)(?: title="([^"]*)")? host="([^"]*)"', re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Return a page with its generated parts: mkdocs' hook."""
-    return _TEST_OPTIONS.sub(r"\1", expand(markdown))
+
+    def titled(opening: re.Match[str]) -> str:
+        fence, title, host = opening.groups()
+        return f'{fence} title="{f"{title}, on" if title else "On"} {host}"'
+
+    return _HOST.sub(titled, _TEST_OPTIONS.sub(r"\1", expand(markdown)))
 
 
 def expand(markdown: str) -> str:

@@ -38,6 +38,7 @@ def test_every_mark_is_replaced(generate: ModuleType) -> None:
         assert "<!-- generate" not in text, page
         assert "norun=" not in text, page
         assert 'exit="' not in text, page
+        assert 'host="' not in text, page
 
 
 def test_every_setting_is_listed(generate: ModuleType) -> None:

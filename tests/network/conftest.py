@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support import ssh_server
 from support.across import Across
 from support.hosts import network, why_not
 from support.skips import pytest_runtest_makereport
@@ -20,6 +21,14 @@ def networks() -> None:
     reason = why_not()
     if reason:
         pytest.skip(f"there can be no other hosts here: {reason}")
+
+
+@pytest.fixture(scope="session")
+def can_log_in(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """See that there can be an ssh server here."""
+    reason = ssh_server.why_not(tmp_path_factory.mktemp("ssh"))
+    if reason:
+        pytest.skip(f"nobody can log in here: {reason}")
 
 
 @pytest.fixture

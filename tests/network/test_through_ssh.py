@@ -17,15 +17,8 @@ from ase.calculators.emt import EMT
 from aserpc import RemoteCalculator
 from support.asking import energy_at
 from support.processes import Cli, Process
-from support.ssh_server import SshServer, free_port, ssh_server, why_not
+from support.ssh_server import SshServer, free_port, ssh_server
 from support.waiting import InThread, wait_for
-
-
-@pytest.fixture(scope="session")
-def can_log_in(tmp_path_factory: pytest.TempPathFactory) -> None:
-    reason = why_not(tmp_path_factory.mktemp("ssh"))
-    if reason:
-        pytest.skip(f"nobody can log in here: {reason}")
 
 
 @pytest.fixture

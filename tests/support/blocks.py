@@ -8,6 +8,7 @@ How a fenced block is treated stands in its info string:
 ``LANGUAGE title="a.py"``      written to that file
 ``text``                       what the block before it prints
 ``norun="reason"``             not run
+``host="login"``               done on that host, after the title; see `support.hosts`
 
 In an expected output a line ``...`` stands for any lines, ``...`` in a line for any text. Times,
 process numbers and the like are masked on both sides, and several spaces count as one.
@@ -61,6 +62,11 @@ class Block:
     def title(self) -> str:
         """Its title: a file's name, a terminal, or nothing."""
         return self.options.get("title", "")
+
+    @property
+    def host(self) -> str:
+        """The host it is for; empty where the page has only one."""
+        return self.options.get("host", "")
 
     @property
     def is_service(self) -> bool:

@@ -14,11 +14,15 @@ import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from pathlib import Path
 
 from support.waiting import wait_for
 
 #: Reserved for benchmarks of networks: no real host has such an address.
 SUBNET = "198.18.0"
+
+#: Where `ip netns exec` looks for files that a host has in the place of the machine's.
+ETC = Path("/etc/netns")
 
 _numbers = itertools.count()
 
@@ -39,6 +43,8 @@ class Host:
 
     Attributes
     ----------
+    name : str
+        The others, and it itself, know it by this name.
     address : str
         Its IP address.
     prefix : list of str
@@ -46,7 +52,7 @@ class Host:
     """
 
     def __init__(self, network: str, name: str, number: int) -> None:
-        self.address = f"{SUBNET}.{number}"
+        self.name, self.address = name, f"{SUBNET}.{number}"
         self._switch, self._port = f"{network}-switch", f"port{number}"
         self._name = f"{network}-{name}"
         self.prefix = ["ip", "netns", "exec", self._name]
@@ -57,6 +63,11 @@ class Host:
         """Make the host and connect it to the switch."""
         self._others = [other for other in others if other is not self]
         _ip("netns", "add", self._name)
+        names = ETC / self._name / "hosts"
+        names.parent.mkdir(parents=True)
+        known = [(host.address, host.name) for host in (self, *self._others)]
+        lines = [" ".join(entry) + "\n" for entry in [("127.0.0.1", "localhost"), *known]]
+        names.write_text("".join(lines))
         _ip("-n", self._name, "link", "set", "lo", "up")
         own = ["address", self._link_address, "netns", self._name]
         peer = ["peer", "name", self._port, "netns", self._switch]
@@ -164,6 +175,9 @@ def _remove(name: str) -> None:
             os.kill(int(process), signal.SIGKILL)
     wait_for(lambda: not left(), what=lambda: f"{left()} go on in {name}")
     _ip("netns", "delete", name)
+    shutil.rmtree(ETC / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others have theirs in it
+        ETC.rmdir()
 
 
 def _ip(*arguments: str) -> str:

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aserpc.client import blocking, broker_status
@@ -30,6 +31,25 @@ PROGRAMS = Path(sys.executable).parent
 TIMEOUT = 30.0
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where blocks are done.
+
+    Attributes
+    ----------
+    folder : Path
+        The current one.
+    prefix : tuple of str
+        What stands before a command.
+    variables : mapping
+        Of the environment, besides the reader's.
+    """
+
+    folder: Path
+    prefix: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
 class Reader:
     """Runs the blocks of a page in a folder of its own, as a context manager."""
 
@@ -43,6 +63,8 @@ class Reader:
             "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
             "PWD": str(self.folder),
         }
+        #: By the names of hosts on the page.
+        self.places = {"": Place(self.folder)}
         self._services: list[subprocess.Popen[bytes]] = []
         self._managers: list[subprocess.Popen[bytes]] = []
         self._interpreter: subprocess.Popen[str] | None = None
@@ -98,7 +120,7 @@ class Reader:
         if block.reason:
             return ""
         if block.is_file:
-            path = self.folder / block.title
+            path = self.places[block.host].folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text + "\n", encoding="utf-8")
         elif block.is_service:
@@ -110,10 +132,11 @@ class Reader:
         return ""
 
     def _bash(self, block: Block, command: str) -> str:
+        place = self.places[block.host]
         ended = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder,
-            env=self._environment,
+            [*place.prefix, "bash", "-euo", "pipefail", "-c", command],
+            cwd=place.folder,
+            env={**self._environment, **place.variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -152,13 +175,15 @@ class Reader:
     def _serve(self, block: Block) -> None:
         is_broker = block.text.startswith("aserpc broker")
         is_manager = block.text.startswith(("aserpc up", "aserpc manager"))
-        before = self._served(is_manager)
+        is_tunnel = block.text.startswith("aserpc tunnel")
+        place = self.places[block.host]
+        before = self._served(place, is_manager)
         log = self.folder / f"terminal-{len(self._services) + len(self._managers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {block.text}"],
-                cwd=self.folder,
-                env=self._environment,
+                [*place.prefix, "bash", "-c", f"exec {block.text}"],
+                cwd=place.folder,
+                env={**self._environment, **place.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -168,14 +193,16 @@ class Reader:
 
         def has_started() -> bool:
             assert process.poll() is None, f"{block.where} has ended:\n{log.read_text()}"
-            served = self._served(is_manager)
+            if is_tunnel:
+                return "the broker there answers" in log.read_text()
+            served = self._served(place, is_manager)
             return served is not None and (is_broker or served > (before or 0))
 
         wait_for(has_started, what=lambda: f"{block.where} does not serve:\n{log.read_text()}")
 
-    def _served(self, by_managers: bool) -> int | None:
+    def _served(self, place: Place, by_managers: bool) -> int | None:
         """Return how many calculators managers offer, or workers are ready; None: no broker."""
-        socket = self.folder / ".aserpc" / "frontend.ipc"
+        socket = place.folder / ".aserpc" / "frontend.ipc"
         if not socket.exists():
             return None
         try:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,12 @@ UsePAM no
 StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+{more}
 """
 
 _CLIENT_CONFIG = """
 Host *
-    HostName 127.0.0.1
+    HostName {address}
     Port {port}
     User {user}
     IdentityFile {folder}/own
@@ -44,7 +45,7 @@ Host *
 
 @dataclass(frozen=True)
 class SshServer:
-    """A server; any name of a host leads to it, with the configuration in the folder."""
+    """A server; with the configuration in the folder any name of a host leads to it."""
 
     folder: Path
     process: subprocess.Popen[bytes]
@@ -66,8 +67,22 @@ class SshServer:
 
 
 @contextlib.contextmanager
-def ssh_server(folder: Path) -> Iterator[SshServer]:
-    """Have a server for the time of the block; its connections end with it."""
+def ssh_server(
+    folder: Path, address: str = "127.0.0.1", prefix: Sequence[str] = (), home: Path | None = None
+) -> Iterator[SshServer]:
+    """Have a server for the time of the block; its connections end with it.
+
+    Parameters
+    ----------
+    folder
+        For its files and those of its clients.
+    address
+        Where it listens.
+    prefix
+        What stands before its command, so that it runs elsewhere.
+    home
+        What is taken for the home of who logs in.
+    """
     for key in ("host", "own"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True
@@ -76,13 +91,14 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
         # Packages have it made when the machine starts, but a container does not start.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     port = free_port()
-    (folder / "sshd_config").write_text(_CONFIG.format(folder=folder))
-    client_config = _CLIENT_CONFIG.format(folder=folder, port=port, user=getpass.getuser())
-    (folder / "config").write_text(client_config)
-    arguments = ["-D", "-e", "-p", str(port), "-o", "ListenAddress=127.0.0.1"]
+    more = "" if home is None else f'ForceCommand cd {home} && exec sh -c "$SSH_ORIGINAL_COMMAND"'
+    (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, more=more))
+    client = {"address": address, "port": port, "user": getpass.getuser(), "folder": folder}
+    (folder / "config").write_text(_CLIENT_CONFIG.format(**client))
+    arguments = ["-D", "-e", "-p", str(port), "-o", f"ListenAddress={address}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [_sshd(), *arguments, "-f", str(folder / "sshd_config")],
+            [*prefix, _sshd(), *arguments, "-f", str(folder / "sshd_config")],
             stdin=subprocess.DEVNULL,
             stderr=log,
         )
