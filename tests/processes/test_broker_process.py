@@ -93,9 +93,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def test_it_serves_over_tcp_where_it_is_told_so(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_serves_over_tcp_where_it_is_told_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASERPC_KEYS_DIR", cli.env["ASERPC_KEYS_DIR"])
     frontend, backend = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
     broker = cli.broker("--frontend", frontend, "--backend", backend, "--insecure")

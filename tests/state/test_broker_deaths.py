@@ -222,4 +222,5 @@ def test_the_manager_knows_of_a_worker_before_a_request_can_kill_it(house: House
     house.take(b"manager", Demand)
     serve(house, 0)
     (demand,) = house.take(b"manager", Demand)
-    assert [state for _, state, _ in demand.workers] == ["idle"]
+    assert [state for _, state, _ in demand.workers] == ["busy"]
+    assert demand.queued == 0

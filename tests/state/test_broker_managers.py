@@ -126,15 +126,17 @@ def test_many_calculations_are_told_together() -> None:
     assert len(demands(house)) <= 2
 
 
-def test_a_worker_that_is_ready_is_told_before_it_gets_a_request() -> None:
-    """If that kills it at once, the start has not failed."""
+def test_a_worker_that_is_ready_is_told_at_once() -> None:
+    """If its first request kills it, the start has not failed."""
     house = offered()
     house.ask()
     house.wait(0.02)
     house.load(WORKER)
     demands(house)
     house.worker(WORKER, ready())
-    assert [worker[1] for worker in demands(house)[-1].workers] == ["idle"]
+    (demand,) = demands(house)
+    assert [worker[1] for worker in demand.workers] == ["busy"]
+    assert demand.queued == 0
     assert house.given(WORKER)
 
 

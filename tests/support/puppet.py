@@ -22,7 +22,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 #: Variables of the environment that tell which GPU, how many threads and which MPI job.
-TOLD = ("CUDA_", "OMP_", "MKL_", "OPENBLAS_", "OMPI_", "PMIX_", "PRTE_", "ORTE_", "PMI_", "MY_")
+TOLD = (
+    "CUDA_", "OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "OMPI_", "PMIX_", "PRTE_", "ORTE_", "PMI_",
+    "MY_",
+)  # fmt: skip
 
 _STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 

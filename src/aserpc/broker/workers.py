@@ -67,6 +67,7 @@ class Workers(Deaths):
             worker = self._register(peer, hello.calculator, WorkerState.LOADING, now)
             worker.identity = hello.identity
             logger.info("%s loads", worker.label)
+            self._tell_demand(worker.calculator, now)
             self._lives(worker, now)
         elif worker.state is WorkerState.RETURNING:
             self._move_worker(worker, WorkerState.LOADING)
@@ -94,13 +95,15 @@ class Workers(Deaths):
             if key not in has and job.order <= ready.sent:
                 self._send_again(job, now)
         calculator.file(worker)  # by its capacity
-        if worker.state in STARTING:
+        is_new = worker.state in STARTING
+        if is_new:
             self._move_worker(worker, WorkerState.IDLE)
             logger.info("%s is ready", worker.label)
-            # Before it gets a request: if that kills it, the start has not failed.
-            self._tell_demand(calculator, now, at_once=True)
         self._describe(calculator)
         self._see_to_those_who_wait(worker, "it was asked to shut down", now)
+        if is_new:
+            # Before the manager can see it die of its first request: its start has not failed.
+            self._tell_demand(calculator, now, at_once=True)
 
     def _failed(self, worker: Worker, failed: Failed, now: float) -> None:
         calculator = worker.calculator
