@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,10 @@ def resident(process: Process) -> int:
     raise AssertionError(f"{process} has no memory")
 
 
-def descriptors(process: Process) -> int:
-    """Return how many descriptors a process has open."""
-    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+def descriptors(process: Process) -> Counter[str]:
+    """Return how many descriptors of each kind a process has open."""
+    kinds: Counter[str] = Counter()
+    for path in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            kinds[os.readlink(path).partition(":")[0]] += 1  # noqa: PTH115
+    return kinds

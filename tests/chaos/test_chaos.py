@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from chaos.faults import ALL, LASTING, Chaos
-from chaos.house import House, UnwellError, descriptors, resident
+from chaos.house import PATIENCE, House, UnwellError, descriptors, resident
 from chaos.verdict import complaints, summary
+from support.processes import Process
+from support.waiting import wait_for
 
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "1"))
 
@@ -22,16 +25,32 @@ ODD_WORK = {"hold": 1.0, "raise": 1.0, "hang": 0.1, "seize": 0.1, "crash": 0.15}
 #: How much more memory a process may have in the end than after a quarter of its time.
 GROWTH = 1.1
 
+#: In so many looks in a row, some seconds together, nothing has changed.
+STEADY = 200
+
 Record = Callable[[str, object], None]
 
 
-def measured(house: House) -> dict[str, tuple[int, int]]:
-    """Return memory and descriptors of those that live from a run's middle to its end."""
+def lasting(house: House) -> dict[str, Process]:
+    """Return those that live from a run's middle to its end."""
     assert house.broker is not None
     assert house.manager is not None
     clients = dict(list(house.clients.items())[:2])
-    processes = {"broker": house.broker, "manager": house.manager, **clients}
-    return {who: (resident(p), descriptors(p)) for who, p in processes.items()}
+    return {"broker": house.broker, "manager": house.manager, **clients}
+
+
+def measured(house: House) -> dict[str, tuple[int, Counter[str]]]:
+    """Return their memory, and their descriptors once no connection is made or closed any more."""
+    processes = lasting(house)
+    samples: list[dict[str, Counter[str]]] = []
+
+    def rest() -> bool:
+        house.attend()
+        samples.append({who: descriptors(process) for who, process in processes.items()})
+        return len(samples) > STEADY and all(one == samples[-1] for one in samples[-STEADY:])
+
+    wait_for(rest, PATIENCE)
+    return {who: (resident(p), samples[-1][who]) for who, p in processes.items()}
 
 
 @pytest.mark.timeout(MINUTES * 60 + 600)
@@ -62,5 +81,5 @@ def test_nothing_is_lost_wrong_or_left(
         if memory > GROWTH * before[who][0]:
             found.append(f"{who} has {memory} kB of memory, and had {before[who][0]}")
         if files != before[who][1]:
-            found.append(f"{who} has {files} descriptors, and had {before[who][1]}")
+            found.append(f"{who} has {files}, and had {before[who][1]}")
     assert not found, "\n".join([summary(run, house.seed), *found])
