@@ -36,10 +36,11 @@ def ask(across: Across, sent: float, wanted: float) -> str:
     ("slow", "sent", "wanted", "expected"),
     [
         ("laptop", 3, 0, "BrokerSilentError: the request to 'heavy', of 3 MB, or its answer was"),
+        ("laptop", 0, 3, "BrokerSilentError: the request to 'heavy', of 198 bytes, or its answer"),
         ("one", 3, 0, "WorkerLostError: the request to 'heavy', of 3 MB, or its answer was lost 5"),
         ("one", 0, 3, "WorkerLostError: the request to 'heavy', of 198 bytes, or its answer was"),
     ],
-    ids=["request-to-broker", "request-to-worker", "answer-to-broker"],
+    ids=["request-to-broker", "answer-to-client", "request-to-worker", "answer-to-broker"],
 )
 def test_what_takes_longer_than_the_timeout_fails_and_its_error_says_what_helps(
     across: Across, slow: str, sent: float, wanted: float, expected: str

@@ -23,6 +23,7 @@ from aserpc.errors import (
     BrokerUnreachableError,
     NotAllowedError,
     ProtocolError,
+    SettingsError,
 )
 from aserpc.header import pack_header, unpack_header
 from aserpc.messages import (
@@ -37,6 +38,7 @@ from aserpc.messages import (
     RequestKey,
 )
 from aserpc.security.credentials import find_credentials
+from aserpc.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class Channel:
         self.role = role
         self.state = ClientState(address, _numbers)
         credentials = find_credentials(address, role)
-        self._connection = Connection(context, address, credentials, named=False)
+        self._connection = Connection(context, address, credentials, _silence(), named=False)
         self.socket = self._connection.socket
         self._poller = zmq.Poller()
         for readable in self.readable():
@@ -219,6 +221,15 @@ class Channel:
     def is_clean(self) -> bool:
         """Whether nothing of the last call is left that would disturb the next."""
         return not (self._stale or self._unsent or self._sending or self.state.pending)
+
+
+def _silence() -> float:
+    """Return after how long a silence a connection is made anew, s."""
+    try:
+        return load_settings().worker_timeout
+    except SettingsError:
+        # They were right when the calculator was made; the folder may have been removed since.
+        return Settings.worker_timeout
 
 
 class Pool:
