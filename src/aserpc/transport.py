@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import secrets
@@ -99,6 +100,16 @@ def make_context(io_threads: int = 1) -> Context:
     context: Context = zmq.Context(io_threads)
     context.set(zmq.MAX_SOCKETS, min(65535, context.get(zmq.SOCKET_LIMIT)))
     return context
+
+
+def seed_routing_ids() -> None:
+    """Make the routing ids unpredictable that sockets made from now on give to peers.
+
+    libzmq counts them up from ``rand()``, which it does not seed: every process would begin with
+    the same number. Whoever foresees a routing id can claim it, and make libzmq abort.
+    """
+    make_context().destroy()  # in case that a later libzmq seeds, which it would do with its first
+    ctypes.CDLL(None).srand(ctypes.c_uint(secrets.randbits(32)))
 
 
 def _heartbeat(sock: Socket, timeout: float) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -292,6 +294,41 @@ def test_whoever_knows_a_session_gets_none_of_its_results(guarded: Guarded) -> N
         worker.answer(request)
         assert alice.receive(Answer).error is None
         assert not bob.socket.poll(0)
+
+
+def first_routing_id(make: Callable[[transport.Context], tuple[transport.Socket, str]]) -> bytes:
+    """Return the routing id that a socket gives to the first who comes without one."""
+    ctypes.CDLL(None).srand(1)  # as every process begins
+    context = transport.make_context()
+    sock, address = make(context)
+    peer = transport.dealer(context, named=False)
+    transport.connect(peer, address)
+    peer.send(b"here I am")
+    assert sock.poll(20_000)
+    identity = bytes(transport.receive(sock)[0])
+    context.destroy(linger=0)
+    return identity
+
+
+def test_nobody_can_foresee_the_routing_ids_of_those_who_come_over_a_network(
+    socket_folder: Path,
+) -> None:
+    doors: list[Door] = []
+
+    def plain(context: transport.Context) -> tuple[transport.Socket, str]:
+        sock = transport.router(context, 5.0, 10)
+        return sock, transport.bind(sock, "tcp://127.0.0.1:*")
+
+    def behind_a_door(context: transport.Context) -> tuple[transport.Socket, str]:
+        local = f"ipc://{socket_folder}/local.ipc"
+        doors.append(Door(context, local, "tcp://127.0.0.1:*", 5.0, 10, handover=False))
+        return doors[-1].sockets[1], doors[-1].open()
+
+    plain_ids = {first_routing_id(plain) for _ in range(2)}
+    assert len(plain_ids) == 1, "libzmq seeds by now; then this need not be done any more"
+    ids = {first_routing_id(behind_a_door) for _ in range(3)}
+    assert len(ids) == 3
+    assert not ids & plain_ids
 
 
 def test_whoever_claims_a_workers_routing_id_answers_nothing(

@@ -47,6 +47,7 @@ class Door:
         self._local = transport.router(context, timeout, high_water_mark, handover=handover)
         self._remote: transport.Socket | None = None
         if remote is not None:
+            transport.seed_routing_ids()
             self._remote = transport.router(
                 context, timeout, high_water_mark, handover=handover, secret=secret
             )
