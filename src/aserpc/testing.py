@@ -44,6 +44,29 @@ print("child", child.pid, flush=True)
 time.sleep(600)
 """
 
+# Starts another process and ends when there is a file; that one ignores TERM.
+_LEADER = _PARENT.replace(
+    "time.sleep(600)\n", "import os\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n"
+)
+
+# Starts another process, which finishes in order when it is asked to; itself it ends at once.
+_SHELL = """
+import subprocess, sys, time
+code = '''
+import signal, sys, time
+def finish(*_):
+    time.sleep(0.5)
+    print("finished", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, finish)
+print("here", flush=True)
+time.sleep(600)
+'''
+child = subprocess.Popen([sys.executable, "-c", code])
+print("child", child.pid, flush=True)
+time.sleep(600)
+"""
+
 _STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + _SLEEPER
 
 
@@ -237,6 +260,25 @@ class SpawnerContract:
         if self.local:
             self.wait_for(lambda: not _is_alive(child), "the child ends")
 
+    def test_what_the_process_has_started_may_finish(self) -> None:
+        """A shell ends at once when it is asked to, and its worker has a request to finish."""
+        handle = self.start(_SHELL)
+        self.wait_for_line(handle, "here")
+        self.timed(lambda: self.spawner.stop(handle, kill=False))
+        status = self.wait_for_end(handle)
+        assert not status.failed
+        assert "finished" in self.spawner.logs(handle, 3)
+
+    def test_what_does_not_finish_is_killed(self) -> None:
+        """Also when the process that was started has ended already."""
+        handle, child = self.start_family("stubborn")
+        self.spawner.stop(handle, kill=False)
+        assert self.status(handle).state == "running"
+        self.spawner.stop(handle, kill=True)
+        self.wait_for_end(handle)
+        if self.local:
+            self.wait_for(lambda: not _is_alive(child), "the child ends")
+
     def test_kill_reaches_what_the_process_has_started(self) -> None:
         """Also what ignores SIGTERM."""
         handle, child = self.start_family("stubborn")
@@ -315,10 +357,11 @@ class SpawnerContract:
 
     def test_nothing_is_left_behind_by_a_process_that_was_taken_over(self) -> None:
         """As by one's own."""
-        handle, child = self.start_family("stubborn")
+        handle = self.start(_LEADER, "stubborn")
+        child = int(self.wait_for_line(handle, "child").split()[1])
         later, kept = self.make_spawner(), json.loads(json.dumps(handle))
         assert later.adopt(kept) is True
-        later.stop(kept, kill=False)
+        (self.folder / "go").touch()
         self.wait_for_end(kept, later)
         if self.local:
             self.wait_for(lambda: not _is_alive(child), "the child ends")

@@ -71,6 +71,22 @@ def test_what_runs_at_the_end_may_finish_in_time(cli: Cli, tmp_path: Path) -> No
     assert gone(pid)
 
 
+def test_what_runs_in_a_shell_may_finish_too(cli: Cli, tmp_path: Path) -> None:
+    """SIGTERM ends the shell at once."""
+    cli.broker(ASERPC_REQUEST_QUEUE_TIMEOUT="1")
+    worker = f"aserpc worker {PUPPET} --name lj --kwargs '{json.dumps({'folder': str(tmp_path)})}'"
+    command = ["sh", "-c", f"{worker}; true"]
+    process = manager(cli, table("lj", command=command, stop_timeout=20.0))
+    call = InThread(lambda: ask(cli, "lj", {"note": "began", "sleep": 1.0}))
+    (pid,) = wait_for(lambda: noted(tmp_path, "began"))
+    process.signal(signal.SIGTERM)
+    told = call.result()
+    assert told is not None
+    assert told["pid"] == pid
+    assert process.wait() == 0
+    assert gone(pid)
+
+
 def test_nothing_that_ignores_sigterm_is_left(cli: Cli) -> None:
     cli.broker()
     process = manager(cli, table("lj", {"deaf": True, "child": "stubborn"}, stop_timeout=0.5))

@@ -24,6 +24,8 @@ class LocalSpawner:
 
     def __init__(self) -> None:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        #: Processes that were asked to end: what they have started may finish, until it is killed.
+        self._asked: set[int] = set()
 
     def start(self, spec: Spec) -> Handle:
         """See `Spawner.start`."""
@@ -60,22 +62,33 @@ class LocalSpawner:
         pid = handle["pid"]
         child = self._children.get(pid)
         if child is None:
-            if self.adopt(handle):
+            if self.adopt(handle) or self._finishes(pid):
                 return Status("running")
+            self._asked.discard(pid)
             if _started(pid) is None:  # the number is no other process's: the group is its own
                 _signal(pid, signal.SIGKILL)
             return Status("exited", "ended")
         code = child.poll()
-        if code is None:
+        if code is None or self._finishes(pid):
             return Status("running")
         del self._children[pid]
+        in_order = code == 0 or (code == -signal.SIGTERM and pid in self._asked)
+        self._asked.discard(pid)
         _signal(pid, signal.SIGKILL)  # what it has left behind, in its session
-        return Status("exited", in_words(code), failed=code != 0)
+        return Status("exited", in_words(code), failed=not in_order)
+
+    def _finishes(self, pid: int) -> bool:
+        """Whether a process was asked to end, and has, but not what it has started.
+
+        A shell, say, ends at once and leaves a worker that has a request to finish.
+        """
+        return pid in self._asked and _has_members(pid)
 
     def stop(self, handle: Handle, *, kill: bool) -> None:
         """See `Spawner.stop`."""
         pid = handle["pid"]
-        if pid in self._children or _started(pid) == handle["started"]:
+        if pid in self._children or pid in self._asked or _started(pid) == handle["started"]:
+            (self._asked.discard if kill else self._asked.add)(pid)
             _signal(pid, signal.SIGKILL if kill else signal.SIGTERM)
 
     def logs(self, handle: Handle, lines: int) -> str:
@@ -93,6 +106,16 @@ class LocalSpawner:
 def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process group has a process that runs; then its number is no other's."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
 
 
 def _started(pid: int) -> int | None:
