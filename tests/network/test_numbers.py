@@ -33,8 +33,11 @@ def structure() -> Atoms:
     return atoms
 
 
-def test_numbers_are_those_of_one_process(across: Across) -> None:
-    across.broker()
+@pytest.mark.parametrize("keys", [True, False], ids=["keys", "insecure"])
+def test_numbers_are_those_of_one_process(across: Across, keys: bool) -> None:
+    if not keys:
+        across.set(ASERPC_KEYS_DIR=str(across.folder / "none"))
+    across.broker(*(() if keys else ("--insecure",)))
     workers = [across.worker(host, "EMT") for host in ("one", "two")]
     atoms = structure()
     expected = [atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)]
