@@ -31,13 +31,13 @@ def drop_an_id_check() -> None:
     def answer(
         self: Requests, worker: Worker, answer: Answer, payload: list[Buffer], now: float
     ) -> None:
-        workers = list(worker.calculator.serving.values())
-        other = min(
-            (w for w in workers if w.jobs), key=lambda w: next(iter(w.jobs.values())).started_at
-        )
-        session, number = next(iter(other.jobs))
+        busy = [other for other in worker.calculator.serving.values() if other.jobs]
+        if not busy:
+            return
+        first = min(busy, key=lambda other: next(iter(other.jobs.values())).started_at)
+        session, number = next(iter(first.jobs))
         taken = dataclasses.replace(answer, session=session, id=number)
-        answer_as_it_is(self, other, taken, payload, now)
+        answer_as_it_is(self, first, taken, payload, now)
 
     Requests._answer = answer  # type: ignore[method-assign]
 

@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from aserpc import AserpcError, broker_status
 from chaos import answers
 from chaos.clients import Task
 from chaos.proxy import Proxy
-from chaos.records import AFTERMATH, Chronicle
+from chaos.records import Chronicle
 from support.managed import table, write
 from support.processes import Cli, Process
 from support.waiting import wait_for
@@ -229,10 +230,15 @@ class House:
             self.run.complaints.append(f"{hand.process} ended with {code}:\n{log[-3000:]}")
             raise UnwellError
 
-    def calm(self) -> None:
-        """Leave the service alone until it is whole again, and every client has tried all of it."""
+    def calm(self, patience: float = PATIENCE) -> None:
+        """Leave the service alone until it is whole again, and every client has tried all of it.
+
+        All requests have to end within `patience`.
+        """
         self.orders("rest")
-        self._until(lambda: not self.run.waiting(), "all requests have ended", self._waiting)
+        self._until(
+            lambda: not self.run.waiting(), "all requests have ended", self._waiting, patience
+        )
         self._until(self._whole, "all are there", lambda: json.dumps(self.status, indent=1))
         self._calls += 1
         order = f"call {self._calls}"
@@ -245,15 +251,21 @@ class House:
         )
         self._until(self._whole, "all are there", lambda: json.dumps(self.status, indent=1))
 
-    def _until(self, condition: Any, what: str, told: Any) -> None:
+    def _until(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        told: Callable[[], str],
+        patience: float = PATIENCE,
+    ) -> None:
         def met() -> bool:
             self.attend()
-            return bool(condition())
+            return condition()
 
         try:
-            wait_for(met, PATIENCE if not self.breaks else AFTERMATH)
+            wait_for(met, patience)
         except AssertionError:
-            self.run.complaints.append(f"not within {PATIENCE:g} s: {what}\n{told()}")
+            self.run.complaints.append(f"not within {patience:g} s: {what}\n{told()}")
             raise UnwellError from None
 
     def _waiting(self) -> str:

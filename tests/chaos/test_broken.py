@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from chaos.faults import Chaos
-from chaos.house import House, UnwellError
+from chaos.house import WORKER_TIMEOUT, House, UnwellError
 from chaos.verdict import complaints
 
 
+@pytest.mark.timeout(300)  # as long as the service may take to start on a busy machine
 @pytest.mark.parametrize(
     ("breaks", "weights", "told"),
     [
@@ -26,7 +27,7 @@ def test_it_finds_what_a_broken_broker_does(
         house.start()
         for _ in range(10):
             Chaos(house, pause=0.3).rage(2.0, weights)
-            house.calm()
+            house.calm(patience=WORKER_TIMEOUT)
             if any(told in complaint for complaint in complaints(house.run)):
                 raise UnwellError
     assert any(told in complaint for complaint in complaints(house.run)), complaints(house.run)
