@@ -27,6 +27,8 @@ class Connection:
     ----------
     address
         The broker's.
+    role
+        Of whoever connects.
     credentials
         The keys; None: without.
     timeout
@@ -44,12 +46,14 @@ class Connection:
         self,
         context: transport.Context,
         address: str,
+        role: str,
         credentials: Credentials | None,
         timeout: float = 30.0,
         *,
         named: bool = True,
     ) -> None:
         self.address = address
+        self._role = role
         self._credentials = credentials
         curve = None if credentials is None else credentials.curve()
         self.socket = transport.dealer(context, timeout, curve, named=named)
@@ -102,7 +106,7 @@ class Connection:
         if self._credentials is None:
             return (
                 f"The broker at {self.address} demands keys, or what listens there is none. "
-                "Make a key here with: aserpc keys new"
+                f"Make one here with: aserpc keys new --role {self._role}"
             )
         own, broker = self._credentials.own.public, self._credentials.broker
         if self._failed == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

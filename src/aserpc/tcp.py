@@ -95,7 +95,8 @@ def why_not_bound(address: str, number: int, text: str) -> str:
     host, port = check_tcp(address, binds=True)
     if number in (errno.EADDRNOTAVAIL, errno.ENODEV):
         return f"{host} is no address of this machine; tcp://*:{port} is all that it has"
-    if number in (errno.EACCES, errno.EPERM) and int(port) < FIRST_FREE_PORT:
+    is_roots = port != "*" and int(port) < FIRST_FREE_PORT
+    if is_roots and number in (errno.EACCES, errno.EPERM):
         return f"port {port} takes root; take one from {FIRST_FREE_PORT} on"
     if number == errno.EADDRINUSE:
         return "another program listens there"

@@ -84,7 +84,7 @@ def test_without_keys_it_is_told_that_the_broker_demands_them(
 ) -> None:
     with (
         being(None, monkeypatch),
-        pytest.raises(BrokerUnreachableError, match=r"demands keys.*aserpc keys new"),
+        pytest.raises(BrokerUnreachableError, match=r"demands keys.*aserpc keys new --role client"),
     ):
         RemoteCalculator("spring", guarded.frontend)
 

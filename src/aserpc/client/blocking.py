@@ -69,7 +69,7 @@ class Channel:
         self.role = role
         self.state = ClientState(address, _numbers)
         credentials = find_credentials(address, role)
-        self._connection = Connection(context, address, credentials, _silence(), named=False)
+        self._connection = Connection(context, address, role, credentials, _silence(), named=False)
         self.socket = self._connection.socket
         self._poller = zmq.Poller()
         for readable in self.readable():

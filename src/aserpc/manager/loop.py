@@ -134,7 +134,7 @@ class Manager:
     def serve(self) -> None:
         """Serve until `stop`, in this thread."""
         context = transport.make_context()
-        self._connection = Connection(context, self.broker, self._credentials)
+        self._connection = Connection(context, self.broker, "manager", self._credentials)
         self._socket = self._connection.socket
         logger.info("offering %s at %s", ", ".join(self.configs), self.broker)
         state, clock = self._state, time.monotonic

@@ -66,9 +66,9 @@ class KeyFolder:
             file.write(f"# The secret {role} key of {name}. Whoever can read it can be you.\n")
             file.write(f"{key.text()}\n")
         if self.secret("broker") is not None:
-            labels = {other.label for other in self.allowed()}
-            for own in self.own():
-                if own.public.role != "broker" and own.public.label not in labels:
+            new = self.own() if role == "broker" else [key]
+            for own in new:
+                if own.public.role != "broker":
                     self.allow(own.public)
         return key
 

@@ -165,7 +165,9 @@ class Worker:
         limit = self.calculation_timeout
         self._watchdog = nullcontext() if limit is None else Watchdog(limit, self._hung)
         self._context = context = transport.make_context()
-        self._connection = Connection(context, self.broker, self._credentials, self.worker_timeout)
+        self._connection = Connection(
+            context, self.broker, "worker", self._credentials, self.worker_timeout
+        )
         self._socket = self._connection.socket
         logger.info("connecting to %s", self.broker)
         try:
