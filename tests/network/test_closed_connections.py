@@ -31,6 +31,21 @@ def test_a_closed_connection_may_come_back(across: Across) -> None:
     assert (across.started(first), across.started(second)) == (1, 0)
 
 
+def test_a_closed_connection_that_the_broker_does_not_know_of(across: Across) -> None:
+    across.set(ASERPC_WORKER_TIMEOUT=NEVER)
+    across.broker()
+    worker = across.worker("one")
+    call = ask(across, 2)
+    wait_for(lambda: across.started(worker))
+    across.hosts["one"].cut()
+    across.hosts["one"].close_connections(across.hosts["head"])
+    across.open(worker)
+    wait_for(lambda: across.ended(worker))
+    across.hosts["one"].restore()
+    assert energies(call.result()) == [2.0]
+    assert across.head.ready() == {worker.pid}
+
+
 def test_a_closed_connection_that_stays_away_is_a_lost_worker(across: Across) -> None:
     across.set(ASERPC_WORKER_TIMEOUT=NEVER)
     across.broker()
