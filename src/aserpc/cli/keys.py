@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,11 +19,11 @@ commands = typer.Typer(
     help="Keys for connections between machines: by tcp a broker takes none without.",
 )
 
-Folder = Annotated[Path | None, setting("keys_dir", "--keys-dir")]
+Folder = Annotated[str | None, setting("keys_dir", "--keys-dir")]
 _ROLES = "broker, client, worker, manager or admin"
 
 
-def _folder(path: Path | None) -> KeyFolder:
+def _folder(path: str | None) -> KeyFolder:
     from aserpc.security.folder import KeyFolder
 
     return KeyFolder(load_settings({"keys_dir": path}).keys_dir)
