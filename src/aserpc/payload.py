@@ -221,6 +221,9 @@ def unpack_atoms(packed: PackedAtoms) -> Atoms:
         msg = "arrays and info are dicts"
         raise ProtocolError(msg)
     positions = arrays.get("positions")
+    if "momenta" in arrays:
+        msg = "momenta stand in the rest of atoms"
+        raise ProtocolError(msg)
     for name, array in arrays.items():
         _check_array(name, array, "", positions)
     _check_array("numbers", arrays.get("numbers"), "iu", positions, ())

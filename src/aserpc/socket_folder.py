@@ -115,10 +115,19 @@ def write_owner(folder: Path) -> None:
 def read_owner(folder: Path) -> dict[str, Any] | None:
     """Return the ``host`` and ``pid`` of the broker that serves, or served, from a folder."""
     try:
-        owner = json.loads((folder / OWNER_FILE).read_bytes())
-        return {"host": str(owner["host"]), "pid": int(owner["pid"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        return unpack_owner((folder / OWNER_FILE).read_bytes())
+    except OSError:
         return None
+
+
+def unpack_owner(data: bytes) -> dict[str, Any] | None:
+    """Return what a file of `write_owner` says; None if it is none."""
+    try:
+        owner = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    host, pid = (owner.get("host"), owner.get("pid")) if isinstance(owner, dict) else (None, None)
+    return {"host": host, "pid": pid} if type(host) is str and type(pid) is int else None
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgpack
@@ -92,8 +93,7 @@ def test_what_is_no_note_of_workers_is_a_value_error(data: bytes) -> None:
 )
 def test_a_handle_that_is_none_is_not_taken_over(change: dict[str, object]) -> None:
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    handle = {"pid": int(Path("/proc/self").readlink().name), "started": int(fields[19])}
-    handle = {**handle, "log": "/dev/null"}
+    handle: dict[str, object] = {"pid": os.getpid(), "started": int(fields[19]), "log": "x"}
     spawner = LocalSpawner()
     assert spawner.adopt(handle)
     assert not spawner.adopt({**handle, **change})

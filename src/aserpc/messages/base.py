@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -58,6 +59,13 @@ def check_key(session: object, number: object) -> None:
         raise ProtocolError(msg)
     if type(number) is not int or not 0 <= number < 1 << 63:
         msg = "a request id is a number from 0"
+        raise ProtocolError(msg)
+
+
+def check_seconds(seconds: float) -> None:
+    """Refuse what is no duration: a mean that takes it in is spoilt for ever."""
+    if not 0 <= seconds < math.inf:
+        msg = f"a duration of {seconds} s"
         raise ProtocolError(msg)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aserpc.errors import ProtocolError
-from aserpc.messages.base import Message, check_name
+from aserpc.messages.base import Message, check_name, check_seconds
 
 
 def _is(entry: object, *types: Any) -> bool:
@@ -33,7 +33,7 @@ class Offer(Message):
     def check(self) -> None:
         """See `Message.check`."""
         for entry in self.calculators:
-            if not _is(entry, str, int):
+            if not _is(entry, str, int) or entry[1] < 0:
                 msg = "an offer is a list of [name, min_workers]"
                 raise ProtocolError(msg)
             check_name(entry[0])
@@ -73,10 +73,12 @@ class Demand(Message):
     def check(self) -> None:
         """See `Message.check`."""
         check_name(self.calculator)
+        check_seconds(self.seconds)
         for entry in self.workers:
             if not _is(entry, str | None, str, int | float):
                 msg = "workers are [spawn_id, state, idle seconds]"
                 raise ProtocolError(msg)
+            check_seconds(entry[2])
 
 
 @dataclass(slots=True)

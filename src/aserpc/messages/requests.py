@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aserpc.errors import ProtocolError
-from aserpc.messages.base import Message, RequestKey, check_key, check_keys, check_name
+from aserpc.messages.base import (
+    Message,
+    RequestKey,
+    check_key,
+    check_keys,
+    check_name,
+    check_seconds,
+)
 
 
 @dataclass(slots=True)
@@ -48,6 +55,9 @@ class Request(Message):
         if self.target != "any":
             msg = f"unknown target {self.target[:40]!r}"
             raise ProtocolError(msg)
+        if self.deadline != self.deadline:
+            msg = "a deadline that is no number"
+            raise ProtocolError(msg)
         if not all(isinstance(name, str) for name in self.properties):
             msg = "properties are names"
             raise ProtocolError(msg)
@@ -80,6 +90,7 @@ class Answer(Message):
     def check(self) -> None:
         """See `Message.check`."""
         check_key(self.session, self.id)
+        check_seconds(self.seconds)
         if self.batch < 1:
             msg = f"a batch of {self.batch}"
             raise ProtocolError(msg)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aserpc.errors import ProtocolError
-from aserpc.messages.base import Message, check_keys, check_name, unpack_about
+from aserpc.messages.base import Message, check_keys, check_name, check_seconds, unpack_about
 
 
 @dataclass(slots=True)
@@ -52,6 +52,8 @@ class Ready(Message):
             if not 1 <= value <= 1 << 16:
                 msg = f"a {name} of {value}"
                 raise ProtocolError(msg)
+        if self.calculation_timeout is not None:
+            check_seconds(self.calculation_timeout)
         unpack_about(self.about)
 
 
