@@ -6,7 +6,7 @@ import pytest
 
 from aserpc.broker.deaths import MAX_LOSSES, MAX_STRAYS
 from aserpc.broker.peers import NOBODY, remote_peer
-from aserpc.messages import Demand, Offer, Spawning, Unknown, WorkerEnded
+from aserpc.messages import Demand, Offer, Shutdown, Spawning, Unknown, WorkerEnded
 from aserpc.messages.base import RequestKey
 
 from .builders import House, ready, request, session
@@ -146,6 +146,23 @@ def test_a_new_connection_that_nobody_saw_break_is_asked_about(house: House) -> 
     assert house.take(busy, Unknown)
     (idle,) = {FAR, FARTHER} - {busy}
     assert not house.take(idle, Unknown)
+
+
+def test_a_ready_that_was_lost_is_asked_for(house: House) -> None:
+    house.load(FAR)
+    house.beat(FAR)  # by a new connection: it has loaded, and said so by the old one
+    assert house.take(FAR, Unknown)
+    key = house.ask()
+    house.worker(FAR, ready())
+    assert house.given(FAR) == [key]
+
+
+def test_a_shutdown_that_was_lost_is_said_again(house: House) -> None:
+    house.serve(FAR)
+    assert house.shut_down() == 1
+    house.mail[FAR].clear()
+    house.beat(FAR)
+    assert house.take(FAR, Shutdown)
 
 
 def test_network_flaps_are_no_verdict(house: House) -> None:

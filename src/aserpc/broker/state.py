@@ -109,8 +109,7 @@ class BrokerState(Managers):
         elif isinstance(message, Answer):
             self._answer(worker, message, payload, now)
         elif isinstance(message, Heartbeat):
-            returning = worker.state is WorkerState.RETURNING
-            self._to_worker(peer, Unknown(worker.sent) if returning else Welcome())
+            self._heartbeat(worker)
         elif isinstance(message, Leave):
             # With a request on its way to it, it stays: the request is the answer.
             if worker.jobs:

@@ -105,6 +105,19 @@ class Workers(Deaths):
             # Before the manager can see it die of its first request: its start has not failed.
             self._tell_demand(calculator, now, at_once=True)
 
+    def _heartbeat(self, worker: Worker) -> None:
+        """Answer a sign of life.
+
+        None comes before its READY, or after it was told to shut down: then that was lost on the
+        way, with a connection that nobody saw break.
+        """
+        if worker.state in STARTING:
+            self._to_worker(worker.peer, Unknown(worker.sent))
+        elif worker.state is WorkerState.LEAVING:
+            self._to_worker(worker.peer, Shutdown())
+        else:
+            self._to_worker(worker.peer, Welcome())
+
     def _failed(self, worker: Worker, failed: Failed, now: float) -> None:
         calculator = worker.calculator
         what = str(failed.error.get("message", ""))
