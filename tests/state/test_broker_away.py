@@ -218,3 +218,10 @@ def test_a_managers_connection_has_its_grace_too(house: House) -> None:
     cut(house, MANAGER)
     house.wait(GRACE + 0.5)
     assert not house.state.managers
+
+
+def test_a_managers_new_connection_that_nobody_saw_break_is_asked_about(house: House) -> None:
+    house.worker(MANAGER, Offer([["lj", 0]], {}))
+    house.state.connection_closed(house.now)
+    house.wait(0.1)
+    assert house.take(MANAGER, Unknown)

@@ -208,7 +208,10 @@ class Managers(Workers):
     def _sweep(self, _: None, now: float) -> None:
         super()._sweep(_, now)
         for manager in self.managers.values():
-            self._to_worker(manager.peer, Probe())
+            # One on another machine may have a new connection already, and what it said last, as
+            # that it starts no more, may be lost with the old one: it is to say all of it again.
+            message = Unknown() if is_remote(manager.peer) else Probe()
+            self._to_worker(manager.peer, message)
 
     def _reload(self) -> int:
         """Have the managers load their configurations again; return how many there are."""
