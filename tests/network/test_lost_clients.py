@@ -25,6 +25,23 @@ def test_an_answer_waits_for_the_end_of_a_short_cut(across: Across, kind: Cut) -
     assert across.started(worker) == 1
 
 
+def test_a_closed_connection_that_the_broker_does_not_know_of(across: Across) -> None:
+    across.set(ASERPC_WORKER_TIMEOUT=NEVER)
+    across.broker()
+    worker = across.worker("one")
+    client = across.client("laptop", "gate", 2)
+    wait_for(lambda: across.started(worker))
+    across.hosts["laptop"].cut()
+    across.hosts["laptop"].close_connections(across.hosts["head"])
+    across.hosts["laptop"].restore()
+    head, laptop = across.hosts["head"], across.hosts["laptop"]
+    wait_for(lambda: laptop.connections(head))
+    across.open()
+    assert client.wait() == 0, client.errors()
+    assert client.output() == f"asked\n2.0 {worker.pid}\n"
+    assert across.started(worker) == 1
+
+
 def test_a_client_comes_back_when_the_brokers_host_does(across: Across) -> None:
     across.set(ASERPC_WORKER_TIMEOUT="2")
     across.broker()

@@ -150,6 +150,19 @@ def test_a_broker_on_a_port_there(laptop: Laptop) -> None:
     assert "spring" in done.output, done.errors
 
 
+def test_a_broker_whose_keys_are_not_here(laptop: Laptop, tmp_path: Path) -> None:
+    cli, address = laptop.cli, f"tcp://127.0.0.1:{free_port()}"
+    for role in ("broker", "client"):
+        assert cli.run("keys", "new", "--role", role).code == 0
+    cli.broker("--frontend", address)
+    tunnel = cli.start(
+        *("tunnel", "head", "--ssh", laptop.server.command, "--frontend", address, "--run"),
+        ASERPC_KEYS_DIR=str(tmp_path / "none"),
+    )
+    wait_for(lambda: "demands keys" in tunnel.errors(), what=tunnel.errors)
+    assert tunnel.runs(), "keys may come later"
+
+
 def test_what_it_prints_does_it(laptop: Laptop) -> None:
     cli = laptop.cli
     cli.broker()

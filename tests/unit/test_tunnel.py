@@ -63,6 +63,16 @@ def test_the_folder_here_is_called_after_the_host(destination: str, name: str) -
     assert here == str(Path.home() / f".aserpc-{name}")
 
 
+def test_whoever_has_no_home_names_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(SettingsError, match="name a folder with --local"):
+        planned()
+    assert planned(local=HERE).variables() == {"ASERPC_IPC_DIR": "/home/me/here"}
+
+
 def test_a_host_on_the_way_is_ssh_s_own_option() -> None:
     tunnel = planned(via="me@gate", ssh="ssh -p 2222", folder="/x", local=HERE)
     command = tunnel.command()

@@ -45,8 +45,8 @@ OPTIONS = (
 #: How often it is looked whether ssh is there yet, or no longer, s.
 INTERVAL = 0.2
 
-#: How long the broker may take to answer, in all and at a time, s.
-PATIENCE, QUESTION = 5, 1.0
+#: How often the broker is asked for an answer, and how long it may take, s.
+QUESTIONS, PATIENCE = 2, 2.5
 
 #: How long ssh may take to end, s.
 STOP_TIMEOUT = 5.0
@@ -225,16 +225,22 @@ class Tunnel:
         first = self.forwards[0]
         if first.side != "frontend":
             return
-        for _ in range(PATIENCE):
-            if _answers(first.local):
-                print("the broker there answers", flush=True)
-                return
-            if stopped.is_set():
-                return
-        complain(
-            f"no broker answers yet at {first.remote} on {self.destination}; is that where it "
-            "serves? Its log begins with its addresses"
-        )
+        error: AserpcError | None = None
+        for _ in range(QUESTIONS):
+            error = _trouble(first.local)
+            if not isinstance(error, BrokerUnreachableError) or stopped.is_set():
+                break
+        if error is None:
+            print("the broker there answers", flush=True)
+        elif stopped.is_set():
+            pass
+        elif first.is_file:
+            complain(
+                f"no broker answers yet at {first.remote} on {self.destination}; is that where it "
+                "serves? Its log begins with its addresses"
+            )
+        else:
+            complain(str(error))
 
     def _wait(self, process: Process, waker: transport.Waker, stopped: threading.Event) -> None:
         """Wait for the end of ssh, or until it is stopped."""
@@ -290,7 +296,11 @@ def plan(
 
 def _default_local(destination: str) -> Path:
     host = destination.removeprefix("ssh://").rpartition("@")[2].partition(":")[0]
-    return Path.home() / f".aserpc-{re.sub(r'[^A-Za-z0-9_.-]+', '_', host)}"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise SettingsError("you have no home here; name a folder with --local") from None
+    return home / f".aserpc-{re.sub(r'[^A-Za-z0-9_.-]+', '_', host)}"
 
 
 def _to_file(side: str, here: Path, there: PurePosixPath) -> Forward:
@@ -326,14 +336,15 @@ def _free_port(wanted: int) -> int:
     raise SettingsError("there is no free port here")
 
 
-def _answers(address: str) -> bool:
+def _trouble(address: str) -> AserpcError | None:
+    """Return why a broker does not answer; None if it does."""
     from aserpc.client.blocking import check_broker
 
     try:
-        check_broker(address, QUESTION)
-    except BrokerUnreachableError:
-        return False
-    return True
+        check_broker(address, PATIENCE)
+    except AserpcError as error:
+        return error
+    return None
 
 
 def _end(process: Process) -> None:
