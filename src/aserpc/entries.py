@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from aserpc.batchers import as_calculator
 from aserpc.errors import RegistryError
 from aserpc.importing import explain, import_reference, is_file, make_importable, split_reference
 from aserpc.messages import MAX_NAME_SIZE
@@ -35,6 +36,9 @@ MANAGER_KEYS = (
     "start_timeout",
     "stop_timeout",
     "calculation_timeout",
+    "max_batch",
+    "max_batch_atoms",
+    "batch_wait",
     "max_restarts",
 )
 
@@ -123,6 +127,8 @@ class CalculatorEntry:
             what = f"{short(calculator)}, which has no get_property"
         else:
             return calculator
+        if not isinstance(calculator, type) and (wrapped := as_calculator(calculator)) is not None:
+            return wrapped
         msg = (
             f"calculator {self.name!r}: {self._call()} returned {what}; "
             "a factory returns an ASE calculator"

@@ -6,10 +6,13 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from aserpc.errors import SettingsError
+
+#: The largest number of things.
+MAX_COUNT = 32768
 
 #: Stands for the sockets' folder in an address.
 PLACEHOLDER = "{IPC_DIR}"
@@ -83,6 +86,27 @@ def read_duration(item: Given, metadata: Mapping[str, Any]) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not number > 0 or (math.isinf(number) and not never):
+    if metadata["least"] is not None:
+        if not metadata["least"] <= number < math.inf:
+            raise item.bad(f"must be a finite number of {unit} from {metadata['least']:g} up")
+    elif not number > 0 or (math.isinf(number) and not never):
         raise item.bad(f"must be a positive, finite number of {unit}{never}")
+    return number
+
+
+def read_count(item: Given, metadata: Mapping[str, Any]) -> int | str:
+    """Return a number of things from 1 up, or of structures perhaps ``auto``."""
+    value: object = item.value
+    can_be_found = metadata["unit"] == "structures"
+    if value == "auto" and can_be_found:
+        return "auto"
+    if isinstance(value, str) and item.source == "environment":
+        try:
+            value = int(value)
+        except ValueError:
+            value = None
+    number = 0 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+    if not 0 < number <= MAX_COUNT:
+        auto = ", or auto" if can_be_found else ""
+        raise item.bad(f"is no whole number of {metadata['unit']} from 1 to {MAX_COUNT}{auto}")
     return number

@@ -16,23 +16,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from aserpc.default_folders import FOLDER, KEYS_FOLDER, default_folder, default_keys_folder, upward
 from aserpc.errors import SettingsError
 from aserpc.setting_values import (
     PLACEHOLDER,
     Given,
     read_address,
+    read_count,
     read_duration,
     read_folder,
     read_text,
 )
-
-#: Name of the sockets' folder, where none is set.
-FOLDER = ".aserpc"
-
-#: The folder of the keys, where none is set.
-KEYS_FOLDER = "~/.config/aserpc/keys"
 
 #: What every environment variable of ours begins with.
 PREFIX = "ASERPC_"
@@ -46,8 +42,10 @@ OTHER_VARIABLES = ("ASERPC_SPAWN_ID", "ASERPC_LOG_LEVEL", "ASERPC_WORKDIR")
 _LIKENESS = 0.8
 
 
-def _option(help_: str, *, unit: str = "", text: str = "", never: bool = False) -> dict[str, Any]:
-    return {"help": help_, "unit": unit, "text": text, "never": never}
+def _option(
+    help_: str, *, unit: str = "", text: str = "", never: bool = False, least: float | None = None
+) -> dict[str, Any]:
+    return {"help": help_, "unit": unit, "text": text, "never": never, "least": least}
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,24 @@ class Settings:
             "Time before a calculation is ended together with its worker; inf: never",
             unit="s",
             never=True,
+        ),
+    )
+    max_batch: int | Literal["auto"] = field(
+        default=16,
+        metadata=_option(
+            "Most structures that a worker computes together, if its calculator can; auto: as many "
+            "as a trial at the start says",
+            unit="structures",
+        ),
+    )
+    max_batch_atoms: int = field(
+        default=512,
+        metadata=_option("Most atoms of structures that are computed together", unit="atoms"),
+    )
+    batch_wait: float = field(
+        default=0.0,
+        metadata=_option(
+            "Time that a worker waits for more to compute together", unit="s", least=0
         ),
     )
     request_queue_timeout: float = field(
@@ -215,7 +231,7 @@ def load_settings(
     except FileNotFoundError:
         msg = "the current folder does not exist any more; change into another one"
         raise SettingsError(msg) from None
-    folders = _upward(folder)
+    folders = upward(folder)
     given = _from_pyproject(folders)
     given.update(_from_environment(os.environ if environ is None else environ, folder))
     for name, value in (overrides or {}).items():
@@ -228,9 +244,9 @@ def load_settings(
 
     values: dict[str, Any] = {}
     sockets, keys = given.get("ipc_dir"), given.get("keys_dir")
-    ipc_dir = read_folder(sockets, "the sockets") if sockets else _default_folder(folders)
+    ipc_dir = read_folder(sockets, "the sockets") if sockets else default_folder(folders)
     values["ipc_dir"] = Path(ipc_dir)
-    keys_dir = read_folder(keys, "the keys") if keys else _default_keys_folder(ipc_dir)
+    keys_dir = read_folder(keys, "the keys") if keys else default_keys_folder(ipc_dir)
     values["keys_dir"] = Path(keys_dir)
     if "broker_key" in given:
         values["broker_key"] = read_text(given["broker_key"])
@@ -239,7 +255,9 @@ def load_settings(
         values[name] = read_address(item, ipc_dir)
     for name, item in given.items():
         if name not in values:
-            values[name] = read_duration(item, _FIELDS[name].metadata)
+            metadata = _FIELDS[name].metadata
+            read = read_duration if metadata["unit"] in ("s", "ms") else read_count
+            values[name] = read(item, metadata)
     return Settings(**values)
 
 
@@ -258,15 +276,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         msg = f"{path} is no valid TOML: {error}"
         raise ValueError(msg) from None
     return content
-
-
-def _upward(folder: str) -> list[str]:
-    """Return `folder` and all folders above it; strings, because this runs for every client."""
-    folders = [folder]
-    while (parent := os.path.dirname(folder)) != folder:  # noqa: PTH120
-        folders.append(parent)
-        folder = parent
-    return folders
 
 
 # ------------------------------------------------------------------------------------ sources
@@ -337,42 +346,3 @@ def _unknown(name: str, value: object, source: str) -> SettingsError:
     hint = f"{close[0]} is probably meant" if close else f"there are {', '.join(_FIELDS)}"
     msg = f"{name} = {text} ({source}) is no setting; {hint}"
     return SettingsError(msg)
-
-
-# ---------------------------------------------------------------------------- default folders
-
-
-def _default_folder(folders: list[str]) -> str:
-    home = os.path.expanduser("~")  # noqa: PTH111
-    above_home: set[str] = set()
-    if home != "~":
-        for path in (home, os.path.realpath(home)):
-            above_home.update(_upward(os.path.dirname(path)))  # noqa: PTH120
-    beside = ""
-    for folder in folders:
-        path = os.path.join(folder, FOLDER)  # noqa: PTH118
-        if folder not in above_home and _is_mine(path):
-            return path
-        if not beside and os.path.isfile(os.path.join(folder, "pyproject.toml")):  # noqa: PTH113, PTH118
-            beside = folder
-    return os.path.join(beside or folders[0], FOLDER)  # noqa: PTH118
-
-
-def _default_keys_folder(ipc_dir: str) -> str:
-    path = os.path.expanduser(KEYS_FOLDER)  # noqa: PTH111
-    # Whoever has no home may still have keys.
-    return path if os.path.isabs(path) else os.path.join(ipc_dir, "keys")  # noqa: PTH117, PTH118
-
-
-def _is_mine(path: str) -> bool:
-    """Whether nobody else made this folder, or the link to it, and nobody else can look inside."""
-    try:
-        link, status = os.lstat(path), os.stat(path)  # noqa: PTH116
-    except OSError:
-        return False
-    # A folder made in one with the set-group-id bit has that bit too; it gives nobody access.
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_mode & 0o777 == 0o700
-        and status.st_uid == link.st_uid == os.getuid()
-    )

@@ -112,6 +112,9 @@ def worker(
     calculation_timeout: Annotated[
         float | None, setting("calculation_timeout", "--calculation-timeout")
     ] = None,
+    max_batch: Annotated[int | None, setting("max_batch", "--max-batch")] = None,
+    max_batch_atoms: Annotated[int | None, setting("max_batch_atoms", "--max-batch-atoms")] = None,
+    batch_wait: Annotated[float | None, setting("batch_wait", "--batch-wait")] = None,
     workdir: Annotated[
         Path | None,
         typer.Option(
@@ -162,6 +165,9 @@ def worker(
             heartbeat,
             workdir=workdir.absolute(),
             calculation_timeout=calculation_timeout,
+            max_batch=max_batch,
+            max_batch_atoms=max_batch_atoms,
+            batch_wait=batch_wait,
         )
         with stop_on_signals(served.stop, served.waker):
             served.serve()

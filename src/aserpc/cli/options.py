@@ -18,7 +18,10 @@ def setting(name: str, *flags: str, text: str = "") -> Any:
     option = next(option for option in options() if option.name == name)
     unit = f" {option.unit}" if option.unit else ""
     text = text or f"{option.help} [default: {option.default}{unit}; {option.variable}]"
-    kind: dict[str, Any] = {"parser": number, "metavar": "<number>"} if option.unit else {}
+    kind: dict[str, Any] = {}
+    if option.unit:
+        is_time = option.unit in ("s", "ms")
+        kind = {"parser": number if is_time else count, "metavar": "<number>"}
 
     def check(value: Any) -> Any:
         load_settings({name: value}, labels={name: flags[0]})
@@ -33,6 +36,14 @@ def number(text: Any) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+def count(text: Any) -> int | str:
+    """Read a number of things given on the command line, or ``auto``."""
+    try:
+        return "auto" if text == "auto" else int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
 
 
 def positive(text: Any) -> float:

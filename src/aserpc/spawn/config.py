@@ -30,7 +30,11 @@ _TEMPLATE = re.compile(r"\{(name|broker|idle_timeout|gpu)\}")
 
 #: Variables of the environment that a worker gets from its manager.
 BROKER, IDLE_TIMEOUT, SPAWN_ID = "ASERPC_IPC_BACKEND", "ASERPC_IDLE_TIMEOUT", "ASERPC_SPAWN_ID"
-CALCULATION_TIMEOUT = "ASERPC_CALCULATION_TIMEOUT"
+#: Those that it gets where the configuration says so, by what that calls them.
+OPTIONAL = {
+    key: f"ASERPC_{key.upper()}"
+    for key in ("calculation_timeout", "max_batch", "max_batch_atoms", "batch_wait")
+}
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -88,6 +92,14 @@ class SpawnConfig:
         Time for a worker to end when told to, s, before it is killed.
     calculation_timeout
         Time after which a calculation is killed together with its worker, s; None for never.
+    max_batch
+        Most structures that a worker computes together, if its calculator can; 1 for each alone,
+        ``"auto"`` for as many as a trial says. By default the setting of that name, as for the next
+        two.
+    max_batch_atoms
+        Most atoms of structures that are computed together.
+    batch_wait
+        Time that a worker waits for more to compute together, s.
     max_restarts
         Failed starts in a row before the manager gives up. Five span half a minute of waiting,
         enough for a network or a file server to come back.
@@ -122,6 +134,9 @@ class SpawnConfig:
     start_timeout: float = 600.0
     stop_timeout: float = 10.0
     calculation_timeout: float | None = None
+    max_batch: int | str | None = None
+    max_batch_atoms: int | None = None
+    batch_wait: float | None = None
     max_restarts: int = 5
     packages: list[str] | None = None
     python: str | None = None
@@ -148,6 +163,9 @@ class SpawnConfig:
             "start_timeout": checks.seconds(self, "start_timeout"),
             "stop_timeout": checks.seconds(self, "stop_timeout"),
             "calculation_timeout": checks.seconds(self, "calculation_timeout", never="None"),
+            "max_batch": checks.batch(self, "max_batch", auto=True),
+            "max_batch_atoms": checks.batch(self, "max_batch_atoms"),
+            "batch_wait": checks.wait(self, "batch_wait"),
             "max_workers": checks.count(self, "max_workers", least=1),
             "min_workers": checks.count(self, "min_workers"),
             "max_restarts": checks.count(self, "max_restarts"),
@@ -164,11 +182,15 @@ class SpawnConfig:
         if not self.gpus and any("{gpu}" in text for text in self._templates()):
             raise checks.bad(self, "uses {gpu}, but gets none: gpus is 0; say how many it needs")
         given = [SPAWN_ID, BROKER, IDLE_TIMEOUT, *([GPUS] if self.gpus else [])]
-        if self.calculation_timeout is not None:
-            given.append(CALCULATION_TIMEOUT)
+        given += self._optional()
         for key in given:
             if key in env and not _TEMPLATE.search(env[key]):
                 raise checks.bad(self, f"sets {key} in its env, which the manager does; drop it")
+
+    def _optional(self) -> dict[str, str]:
+        """Return the variables of what is said here, and else left to the settings."""
+        values = {variable: getattr(self, key) for key, variable in OPTIONAL.items()}
+        return {variable: str(value) for variable, value in values.items() if value is not None}
 
     def _templates(self) -> list[str]:
         return [*(self.command or ()), *(self.env or {}).values(), self.cwd or ""]
@@ -253,8 +275,7 @@ class SpawnConfig:
         given = {BROKER: broker, IDLE_TIMEOUT: str(self.idle_timeout), SPAWN_ID: spawn_id}
         if gpu is not None:
             given[GPUS] = gpu
-        if self.calculation_timeout is not None:
-            given[CALCULATION_TIMEOUT] = str(self.calculation_timeout)
+        given |= self._optional()
         # What stands in `env` too stands there as a template, see `_check_templates`.
         env = {**given, **env}
         command = self._startable(self.render_command(broker, gpu), env.get("PATH"), own)

@@ -115,6 +115,10 @@ class Batching:
         if fewer < self.limits.atoms:
             self.limits = replace(self.limits, atoms=fewer)
 
+    def stop(self) -> None:
+        """Choose single requests from now on."""
+        self.limits = replace(self.limits, structures=1)
+
     def _choose(self, waiting: Mapping[RequestKey, Job]) -> tuple[list[Job], bool]:
         """Return a batch, and whether nothing more that fits could be added."""
         jobs = iter(waiting.values())

@@ -69,15 +69,13 @@ class Evaluation:
         Exception
             Whatever the calculator raises.
         """
-        for name in properties:
-            if self.implemented_properties is not None and name not in self.implemented_properties:
-                raise PropertyNotImplementedError(f"{name} property not implemented")
+        self.check(properties)
         same = self._packed is not None and packed.same_key(self._packed)
         atoms = unpack_atoms(packed)
         try:
             results = self._evaluate(atoms, list(properties), same=same)
         except BaseException:
-            self._forget()
+            self.forget()
             raise
         self._packed = packed
         return results
@@ -125,8 +123,14 @@ class Evaluation:
         elif hasattr(calculator, "results"):
             calculator.atoms, calculator.results = None, {}
 
-    def _forget(self) -> None:
-        """Keep nothing of a calculation that failed."""
+    def check(self, properties: Sequence[str]) -> None:
+        """Refuse properties that the calculator does not have."""
+        for name in properties:
+            if self.implemented_properties is not None and name not in self.implemented_properties:
+                raise PropertyNotImplementedError(f"{name} property not implemented")
+
+    def forget(self) -> None:
+        """Keep nothing of a calculation that failed, or that was of several systems."""
         self._packed = None
         with contextlib.suppress(Exception):
             self._reset()

@@ -9,31 +9,29 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zmq
 
 from aserpc import socket_folder, transport
+from aserpc.batchers import BatchCalculator, find_batcher
 from aserpc.connection import Connection
-from aserpc.errors import (
-    MessageTooLargeError,
-    ProtocolError,
-    RegistryError,
-    WorkerFailedError,
-)
+from aserpc.errors import ProtocolError, RegistryError, WorkerFailedError
 from aserpc.header import pack_header, unpack_header
-from aserpc.messages import TO_WORKER, Answer, Buffer, Message, Request, failure
-from aserpc.payload import PackedAtoms, pack_results
+from aserpc.messages import TO_WORKER, Answer, Buffer, Message, failure
 from aserpc.registry import CalculatorEntry
 from aserpc.remote_error import report
 from aserpc.security.credentials import find_credentials
 from aserpc.serving import serve_in_thread
-from aserpc.settings import load_settings
+from aserpc.settings import Settings, load_settings
 from aserpc.worker.about import pack_about
+from aserpc.worker.batching import Batching, Job, Limits
 from aserpc.worker.calculation import Evaluation
+from aserpc.worker.computing import Computer, count_atoms
+from aserpc.worker.probing import find_limits
 from aserpc.worker.state import WorkerState
 from aserpc.worker.watchdog import Watchdog
 
@@ -68,11 +66,20 @@ class Worker:
     workdir : path, optional
         Folder in which the calculator computes; the process changes to it once the calculator is
         made, so only a worker that has its process for itself can be given one.
-    capacity : int
-        How many requests the broker may have with the worker; they are computed in turn.
+    capacity : int, optional
+        How many requests the broker may have with the worker. By default one; for a calculator that
+        computes several structures together, two batches.
     calculation_timeout : float, optional
         Seconds after which a calculation hangs: its client is told the stack where it does, and the
-        *process* ends, as nothing else would end it. By default never.
+        *process* ends, as nothing else would end it. By default never. Requests that hang together
+        are computed again, each alone.
+    max_batch : int or "auto", optional
+        Most structures that are computed together, if the calculator can; 1: each is computed
+        alone, as the calculator would without us.
+    max_batch_atoms : int, optional
+        Most atoms of structures that are computed together.
+    batch_wait : float, optional
+        Seconds that a request waits for others to be computed with.
 
     Attributes
     ----------
@@ -100,6 +107,9 @@ class Worker:
         workdir: Path | str | None = None,
         capacity: int | None = None,
         calculation_timeout: float | None = None,
+        max_batch: int | Literal["auto"] | None = None,
+        max_batch_atoms: int | None = None,
+        batch_wait: float | None = None,
     ) -> None:
         settings = load_settings(
             {
@@ -107,6 +117,9 @@ class Worker:
                 "idle_timeout": idle_timeout,
                 "heartbeat_interval": heartbeat_interval,
                 "calculation_timeout": calculation_timeout,
+                "max_batch": max_batch,
+                "max_batch_atoms": max_batch_atoms,
+                "batch_wait": batch_wait,
             },
             labels={"ipc_backend": "broker"},
         )
@@ -122,6 +135,8 @@ class Worker:
         self.heartbeat_interval = settings.heartbeat_interval
         limit = settings.calculation_timeout
         self.calculation_timeout = None if math.isinf(limit) else limit
+        self.max_batch, self.max_batch_atoms = settings.max_batch, settings.max_batch_atoms
+        self.batch_wait = settings.batch_wait
         self.workdir = workdir
         self.capacity = capacity
         self.requests_handled = 0
@@ -130,7 +145,7 @@ class Worker:
         self._stop = threading.Event()
         #: The thread that makes the calculator, while it does.
         self._loads_in: int | None = None
-        self._left_out: set[str] = set()
+        self._in_call: Sequence[Job] = ()
 
     async def run(self) -> None:
         """Serve until `stop`, idleness or the broker ends it, in a thread of its own."""
@@ -187,14 +202,14 @@ class Worker:
             raise WorkerFailedError(self._state.error)
         logger.info("ended after %d requests", self.requests_handled)
 
-    def _load(self, identity: dict[str, Any]) -> Evaluation | None:
+    def _load(self, identity: dict[str, Any]) -> Computer | None:
         self._mistake: RegistryError | None = None
         try:
             try:
                 self._loads_in = threading.get_ident()
                 if self._stop.is_set():
                     raise _Stopped
-                evaluation = self._make(identity)
+                computer = self._make(identity)
             finally:
                 self._loads_in = None
         except KeyboardInterrupt:  # the second signal
@@ -207,23 +222,45 @@ class Worker:
             what = {"kind": "worker_failed", **report(error)}
             self._send(self._state.load_failed(what, time.monotonic()))
             return None
-        self._send(self._state.loaded(self._about, time.monotonic()))
-        return evaluation
+        self._send(self._state.loaded(self._about, time.monotonic(), self._batching))
+        return computer
 
-    def _make(self, identity: dict[str, Any]) -> Evaluation:
+    def _make(self, identity: dict[str, Any]) -> Computer:
         try:
             self.entry.load()
         except RegistryError as error:
             self._mistake = error
             raise
-        evaluation = Evaluation(self.entry.make())
+        calculator = self.entry.make()
+        evaluation = Evaluation(calculator)
         self._about = pack_about(self.entry, evaluation.implemented_properties, identity)
         if self.workdir is not None:
             Path(self.workdir).mkdir(parents=True, exist_ok=True)
             os.chdir(self.workdir)
-        return evaluation
+        batcher = None if self.max_batch == 1 else find_batcher(calculator)
+        self._batching = Batching(self._limits(batcher), count_atoms)
+        return Computer(evaluation, batcher, self._batching, self._about, self._watch)
 
-    def _loop(self, evaluation: Evaluation | None) -> None:
+    def _limits(self, batcher: BatchCalculator | None) -> Limits:
+        """Return how large batches may be."""
+        if batcher is None:
+            return Limits()
+        number, wait = self.max_batch, self.batch_wait
+        if number == "auto":
+            default = Settings.max_batch
+            assert default != "auto"
+            limits = find_limits(batcher, Limits(default, self.max_batch_atoms, wait))
+        else:
+            limits = Limits(number, self.max_batch_atoms, wait)
+        text = "up to %d structures with %d atoms are computed together"
+        logger.info(text, limits.structures, limits.atoms)
+        return limits
+
+    def _watch(self, jobs: Sequence[Job]) -> AbstractContextManager[Any]:
+        self._in_call = jobs
+        return self._watchdog
+
+    def _loop(self, computer: Computer | None) -> None:
         state, clock = self._state, time.monotonic
         poller = zmq.Poller()
         for readable in (self._socket, *self._connection.readable(), self.waker.fileno()):
@@ -233,13 +270,13 @@ class Worker:
             self._raise_if_refused()
             if self._stop.is_set():
                 self._send(state.finish(clock()))
-            for job in state.next_batch(clock()):
-                assert evaluation is not None
-                self._in_call = [job.request]
-                with self._watchdog:
-                    answer, payload = self._compute(evaluation, job.request, job.payload)
-                self.requests_handled += 1
-                self._send(state.computed(answer, clock()), payload)
+            batch = state.next_batch(clock())
+            if batch:
+                assert computer is not None
+                for answer, payload in computer.answers(batch):
+                    self.requests_handled += 1
+                    self._send(state.computed(answer, clock()), payload)
+                continue
             now = clock()
             self._send(state.tick(now))
             since = state.waiting_since(now)
@@ -252,7 +289,7 @@ class Worker:
                     self.waker.clear()
 
     def _hung(self, stack: str) -> None:
-        """Say where a calculation hangs, before its process ends.
+        """Say where a call of the calculator hangs, before its process ends.
 
         Called in the watchdog's thread, while the worker's own thread can't leave the calculation:
         the socket is this thread's.
@@ -261,7 +298,10 @@ class Worker:
         why += f" (calculation_timeout) and was ended with its worker, process {os.getpid()}"
         logger.error("%s", why)
         error = failure("calculation_timeout", f"{why}. It hung in:\n{stack}")
-        keys = [request.key for request in self._in_call]
+        keys = [job.request.key for job in self._in_call]
+        if len(keys) > 1:
+            text = "%d structures were computed together; each is computed again alone: %s"
+            logger.warning(text, len(keys), stack)
         self._send(self._state.hung(keys, error, time.monotonic()))
         self._context.destroy(linger=int(LINGER * 1000))
 
@@ -279,35 +319,6 @@ class Worker:
                     logger.warning("the broker sent what is no message: %s", error)
                     continue
                 self._send(self._state.receive(message, frames[1:], time.monotonic()))
-
-    def _compute(
-        self, evaluation: Evaluation, request: Request, payload: list[Buffer]
-    ) -> tuple[Answer, list[Buffer]]:
-        """Compute a request; an error of any kind is an answer too."""
-        started = time.perf_counter()
-        error: dict[str, Any] | None = None
-        frames: list[Buffer] = []
-        try:
-            results = evaluation.evaluate(PackedAtoms.from_frames(payload), request.properties)
-            frames, left_out = pack_results(results)
-            for name in {*left_out} - self._left_out:
-                self._left_out.add(name)
-                logger.warning("the result %s has no form on the wire and is left out", name)
-            transport.check_size(frames)
-        except ProtocolError as caught:
-            error = failure("protocol", str(caught))
-        except MessageTooLargeError as caught:
-            error, frames = failure("too_large", str(caught)), []
-        except KeyboardInterrupt:  # the second signal
-            raise
-        except BaseException as caught:
-            logger.debug("calculating", exc_info=True)
-            error = {"kind": "calculation", **report(caught)}
-        seconds = time.perf_counter() - started
-        answer = Answer(
-            request.session, request.id, error=error, seconds=seconds, about=self._about
-        )
-        return answer, frames
 
     def _send(self, messages: list[Message], payload: list[Buffer] | None = None) -> None:
         """Send messages; the payload belongs to the answer among them."""
