@@ -15,20 +15,20 @@ from support.waiting import SOON, wait_for
 
 def test_workers_come_and_go_under_load_and_no_call_is_lost(cli: Cli) -> None:
     """The calls come just when the workers are about to leave, or have just left."""
-    idle_timeout, clients, rounds, calls = 0.2, 6, 16, 3
+    idle_timeout, clients, rounds, calls = 0.2, 6, 10, 4
     process = up(cli, table("lj", idle_timeout=idle_timeout, max_workers=2))
     barrier = threading.Barrier(clients, timeout=SOON)
     pids: set[int] = set()
 
     def call(client: int) -> int:
         chance, pause = random.Random(client), threading.Event()
-        common = random.Random(0)
-        for _ in range(rounds):
+        for number in range(rounds):
             for _ in range(calls):
                 pids.add(ask(cli, "lj")["pid"])
             barrier.wait()
             # Together, so that workers do fall idle; a little apart, around the end of that time.
-            pause.wait(idle_timeout * common.uniform(0.9, 1.05) + chance.uniform(0.0, 0.01))
+            around = (0.95, 1.0, 1.05, 1.1)[number % 4]
+            pause.wait(idle_timeout * around + chance.uniform(0.0, 0.01))
         return rounds * calls
 
     with ThreadPoolExecutor(clients) as executor:
@@ -36,7 +36,7 @@ def test_workers_come_and_go_under_load_and_no_call_is_lost(cli: Cli) -> None:
     assert answered == clients * rounds * calls
     started, ended = (counted(process, words) for words in ("starting a worker", "exit code 0"))
     wait_for(lambda: ended() == started(), what=process.errors)
-    assert started() >= len(pids) >= 5
+    assert started() >= len(pids) >= 3
     assert "could not be started" not in process.errors()
 
 
