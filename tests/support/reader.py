@@ -202,8 +202,11 @@ class Reader:
 
     def _served(self, place: Place, by_managers: bool) -> int | None:
         """Return how many calculators managers offer, or workers are ready; None: no broker."""
-        socket = place.folder / ".aserpc" / "frontend.ipc"
-        if not socket.exists():
+        folders = dict.fromkeys((place.folder, *(other.folder for other in self.places.values())))
+        sockets = [folder / ".aserpc" / "frontend.ipc" for folder in folders]
+        # That of another host, where this one has none.
+        socket = next((socket for socket in sockets if socket.exists()), None)
+        if socket is None:
             return None
         try:
             status = broker_status(f"ipc://{socket}", timeout=1000)
