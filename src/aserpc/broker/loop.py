@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-from aserpc import socket_folder, transport
+from aserpc import descriptors, socket_folder, transport
 from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
+from aserpc.broker.gate import Gate
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.peers import is_remote, user_of
 from aserpc.broker.records import RosterEntry
@@ -38,6 +40,9 @@ DRAIN = 200
 
 #: Messages that libzmq keeps for one client before they go to the outbox.
 CLIENT_HIGH_WATER_MARK = 1000
+
+#: Descriptors that the broker takes before anybody connects, and some to spare.
+BROKER_SIZE = 32
 
 #: How often a full connection is tried again, s.
 RETRY_INTERVAL = 0.01
@@ -160,6 +165,9 @@ class Broker:
         with contextlib.ExitStack() as stack:
             for address in (self.local_frontend, self.local_backend):
                 stack.enter_context(socket_folder.reserved(address))
+            self._gate = Gate(self._socket_paths())
+            stack.callback(self._gate.remove)
+            descriptors.check_room(BROKER_SIZE)
             context = transport.make_context()
             # The context closes the sockets: closed one by one, they would wait for ever for those
             # who do not read.
@@ -188,8 +196,9 @@ class Broker:
             )
             # They tell of every connection that is closed, also that of a worker that computes.
             monitors = []
-            for sock in self._back.sockets:
-                monitors.append(sock.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+            for sock in (*self._back.sockets, *self._front.sockets):
+                closed = zmq.EVENT_DISCONNECTED if sock in self._back.sockets else 0
+                monitors.append(sock.get_monitor_socket(zmq.EVENT_ACCEPTED | closed))
                 stack.callback(sock.disable_monitor)
             self._outbox = Outbox(self._front.send)
             self.frontend = self._front.open()
@@ -221,9 +230,7 @@ class Broker:
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
         """Leave beside the sockets who serves them, and find what the last broker left."""
-        frontend, backend = map(transport.ipc_path, (self.local_frontend, self.local_backend))
-        assert frontend is not None
-        assert backend is not None
+        frontend, backend = self._socket_paths()
         folders = {frontend.parent, backend.parent}
         self._roster_path: Path | None = backend.with_name(ROSTER_FILE)
         self._roster_due: float | None = None
@@ -236,6 +243,12 @@ class Broker:
         finally:
             for folder in folders:
                 (folder / socket_folder.OWNER_FILE).unlink(missing_ok=True)
+
+    def _socket_paths(self) -> tuple[Path, Path]:
+        frontend, backend = map(transport.ipc_path, (self.local_frontend, self.local_backend))
+        assert frontend is not None
+        assert backend is not None
+        return frontend, backend
 
     def _loop(self, monitors: list[transport.Socket]) -> None:
         state, clock = self._state, time.monotonic
@@ -251,7 +264,6 @@ class Broker:
             if self._gatekeeper is not None and self._gatekeeper.socket in ready:
                 self._gatekeeper.answer()
             if self._access is not None and (revoked := self._access.look(now)):
-                logger.info("keys were revoked: %d", len(revoked))
                 self._perform(state.revoked(revoked, now), now)
                 self._outbox.drop(revoked)
             # Workers first: an answer frees the worker for the next request.
@@ -263,10 +275,8 @@ class Broker:
                     self._drain(front, sock, FROM_CLIENT, state.from_client, now)
             for monitor in monitors:
                 if monitor in ready:
-                    with contextlib.suppress(zmq.Again):
-                        while True:
-                            monitor.recv_multipart(zmq.NOBLOCK)
-                    state.connection_closed(now)
+                    self._note_connections(monitor, now)
+            self._gate.look(now)
             if self.waker.fileno() in ready:
                 self.waker.clear()
             self._perform(state.tick(now), now)
@@ -274,9 +284,19 @@ class Broker:
             state.unsent = len(self._outbox.waiting)
             self._save_roster(now)
 
+    def _note_connections(self, monitor: transport.Socket, now: float) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = recv_monitor_message(monitor, zmq.NOBLOCK)
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    self._gate.accepted(event["value"], now)
+                else:
+                    self._state.connection_closed(now)
+
     def _wait(self, now: float) -> int | None:
         """Return how long there is nothing to do, in ms."""
-        due = [when for when in (self._state.next_tick(), self._roster_due) if when is not None]
+        times = (self._state.next_tick(), self._roster_due, self._gate.look_at)
+        due = [when for when in times if when is not None]
         if self._outbox.waiting:
             due.append(now + RETRY_INTERVAL)
         if self._access is not None:

@@ -239,9 +239,11 @@ class Manager:
             env = child_environment(os.environ, rendered, config, os.cpu_count() or 1)
             env.setdefault("ASERPC_IPC_DIR", str(self.folder))  # also from another folder
             env.setdefault("ASERPC_WORKDIR", str(workdir))
-            env.setdefault("ASERPC_KEYS_DIR", str(self._keys_dir))
             if self._credentials is not None:
-                env.setdefault("ASERPC_BROKER_KEY", str(self._credentials.broker))
+                # As found here: from another folder they might be others.
+                env["ASERPC_KEYS_DIR"] = str(self._keys_dir)
+                env["ASERPC_BROKER_KEY"] = str(self._credentials.broker)
+                env.update(rendered.env)
             spec = Spec(
                 name=config.name,
                 spawn_id=spawn_id,

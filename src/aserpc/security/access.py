@@ -84,11 +84,10 @@ class Access:
             return set()
         before, self._users = self._users, users
         logger.info("read the keys again: %d are allowed", len(users))
-        return {
-            user
-            for user, key in before.items()
-            if user not in users or users[user].role != key.role
-        }
+        gone = {u: k for u, k in before.items() if u not in users or users[u].role != k.role}
+        for key in gone.values():
+            logger.info("%s is not allowed any more", key.label)
+        return set(gone)
 
     def _read(self) -> dict[bytes, PublicKey]:
         return {key.value: key for key in self._folder.allowed() if key.role != "broker"}
