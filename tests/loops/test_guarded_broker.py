@@ -13,7 +13,9 @@ import zmq
 
 from aserpc import RemoteCalculator, Worker, list_calculators, shutdown_workers, transport
 from aserpc.broker.doors import Door
+from aserpc.client import blocking
 from aserpc.errors import (
+    AddressError,
     BrokerUnreachableError,
     KeysError,
     NotAllowedError,
@@ -130,6 +132,19 @@ def test_a_client_for_many_is_refused_and_let_in_too(
         keyring.head.allow(key)
         assert client.submit("spring", atom(2)).result(20)["energy"] == 2
         client.close()
+
+
+def test_what_could_not_be_connected_leaves_the_pool_as_it_was(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with being(guarded.keyring.person("worker", "node"), monkeypatch):
+        with pytest.raises(KeysError, match="--role client"):
+            list_calculators(guarded.frontend)
+        assert blocking.pool()._lent == 0
+    with being(guarded.keyring.person("client", "alice"), monkeypatch):
+        with pytest.raises(AddressError, match="nothing is known here of the host"):
+            list_calculators("tcp://no-such-host.invalid:5555")
+        assert blocking.pool()._lent == 0
 
 
 def test_a_worker_with_a_key_that_is_not_allowed_ends_before_it_loads(

@@ -244,15 +244,19 @@ class Pool:
     def channel(self, address: str, role: str = "client") -> Channel:
         """Take an idle socket, or make one; `role` says whose key it takes."""
         with self._lock:
+            self._lent += 1
             idle = self._idle.get((address, role))
             if idle:
-                channel = idle.pop()
-            else:
-                if self._context is None:
-                    self._context = transport.make_context()
-                channel = Channel(self._context, address, role)
-            self._lent += 1
-            return channel
+                return idle.pop()
+            if self._context is None:
+                self._context = transport.make_context()
+            context = self._context
+        try:
+            return Channel(context, address, role)  # not with the lock: a name may be looked up
+        except BaseException:
+            with self._lock:
+                self._lent -= 1
+            raise
 
     def put_back(self, channel: Channel) -> None:
         """Keep a socket for the next call, or close it if there are enough."""
