@@ -15,7 +15,13 @@ from typing import Any, Protocol, TypeVar
 from aserpc.errors import RegistryError
 from aserpc.importing import explain, import_reference
 
-__all__ = ["ProviderFailure", "call_reference", "entry_points", "read_providers"]
+__all__ = [
+    "ProviderFailure",
+    "call_reference",
+    "entry_points",
+    "named_entry_points",
+    "read_providers",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,12 @@ Entry = TypeVar("Entry", bound=Provided)
 
 def entry_points(group: str, failures: list[ProviderFailure]) -> list[tuple[str, str]]:
     """Return label and reference of each installed provider of a group, in alphabetical order."""
+    points = named_entry_points(group, failures)
+    return [(f"entry point {name!r} ({value})", value) for name, value in points]
+
+
+def named_entry_points(group: str, failures: list[ProviderFailure]) -> list[tuple[str, str]]:
+    """Return name and reference of each entry point of a group, in alphabetical order."""
     try:
         # An entry point's extras, "module:attr [extra]", are nothing to import.
         points = {
@@ -48,7 +60,7 @@ def entry_points(group: str, failures: list[ProviderFailure]) -> list[tuple[str,
     except Exception as error:  # noqa: BLE001  whatever the metadata of a stranger's package do
         failures.append(ProviderFailure("entry points", explain(error)))
         points = set()
-    return [(f"entry point {name!r} ({value})", value) for name, value in sorted(points)]
+    return sorted(points)
 
 
 def read_providers(

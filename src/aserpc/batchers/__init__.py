@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aserpc.errors import RegistryError
 from aserpc.importing import explain, import_reference
-from aserpc.providers import ProviderFailure, entry_points
+from aserpc.providers import ProviderFailure, named_entry_points
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -38,8 +38,8 @@ OWN = {
 # What a subclass has of its own without computing anything else.
 _HARMLESS = frozenset(
     {
-        "__annotations__", "__dict__", "__doc__", "__firstlineno__", "__init__", "__module__",
-        "__slots__", "__static_attributes__", "__weakref__",
+        "__abstractmethods__", "__annotations__", "__dict__", "__doc__", "__firstlineno__",
+        "__init__", "__module__", "__slots__", "__static_attributes__", "__weakref__", "_abc_impl",
     }
 )  # fmt: skip
 
@@ -123,7 +123,7 @@ def _adapter_of(calculator: Any) -> tuple[str, str] | None:
 def _provided(failures: list[ProviderFailure]) -> dict[str, str]:
     """Return the adapters of other packages; of a class, the first one's."""
     adapters: dict[str, str] = {}
-    for name, reference in entry_points(GROUP, failures):
+    for name, reference in named_entry_points(GROUP, failures):
         adapters.setdefault(name, reference)
     return adapters
 

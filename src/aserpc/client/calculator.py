@@ -210,7 +210,8 @@ class RemoteCalculator(Calculator):
         """Where the last results come from.
 
         ``factory``, ``args``, ``kwargs`` of the calculator, ``versions`` of its packages,
-        ``python``, ``host`` and ``pid`` of the worker, and the calculation's ``seconds``.
+        ``python``, ``host`` and ``pid`` of the worker, the calculation's ``seconds``, and its
+        ``batch_size``: how many structures it was of.
         """
         return {} if self._answer is None else provenance(self._answer)
 

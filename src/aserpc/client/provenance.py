@@ -9,6 +9,7 @@ from aserpc.messages import Answer, unpack_about
 
 def provenance(answer: Answer) -> dict[str, Any]:
     """Return ``factory``, ``args``, ``kwargs`` and ``versions`` of the calculator and its packages,
-    ``python``, ``host`` and ``pid`` of the worker, and ``seconds`` of the calculation.
+    ``python``, ``host`` and ``pid`` of the worker, ``seconds`` of the calculation, and
+    ``batch_size``: of how many structures together.
     """  # noqa: D205
-    return {**unpack_about(answer.about), "seconds": answer.seconds}
+    return {**unpack_about(answer.about), "seconds": answer.seconds, "batch_size": answer.batch}

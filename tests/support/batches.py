@@ -1,0 +1,152 @@
+"""Calculators that compute several structures in one call, each with one trait that a test needs.
+
+``aserpc worker tests/support/batches.py:NAME`` serves them too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from support.calculators import PAUSE, Spring
+
+
+class Together(Spring):
+    """E = Σ x²/2; notes its batches. What ``info["bad"]`` names happens when that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How many structures each batch had.
+        self.batches: list[int] = []
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        if atoms.info.get("bad") == "structure":
+            raise ValueError("a bad structure")
+        return super().compute(atoms, properties)
+
+    def calculate_batch(
+        self, atoms: Sequence[Atoms], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """See `aserpc.batchers.BatchCalculator`."""
+        self.batches.append(len(atoms))
+        return [self.compute(one, list(properties)) for one in atoms]
+
+
+class GatedTogether(Together):
+    """Computes when ``go`` is in a folder; notes there what it is at.
+
+    Parameters
+    ----------
+    folder
+        Where ``started-PID-N-SIZE`` appears when the Nth call, of so many structures, starts.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder, self.calls = Path(folder), 0
+
+    def wait(self, size: int) -> None:
+        """Wait for the gate."""
+        (self.folder / f"started-{os.getpid()}-{self.calls}-{size}").touch()
+        self.calls += 1
+        while not (self.folder / "go").exists():
+            PAUSE.wait(0.01)
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        if atoms.info.get("bad") == "death":
+            os.abort()
+        if atoms.info.get("bad") == "hangs":
+            PAUSE.wait(600)
+        return super().compute(atoms, properties)
+
+    def calculate(self, atoms: Any = None, *args: Any, **kwargs: Any) -> None:
+        """See `Spring.calculate`."""
+        self.wait(1)
+        super().calculate(atoms, *args, **kwargs)
+
+    def calculate_batch(
+        self, atoms: Sequence[Atoms], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """See `Together.calculate_batch`."""
+        self.wait(len(atoms))
+        return super().calculate_batch(atoms, properties)
+
+
+class Small(Together):
+    """Has not the memory for more than so many atoms in a batch."""
+
+    def __init__(self, most: int = 10, error: type[Exception] = MemoryError) -> None:
+        super().__init__()
+        self.most, self.error = most, error
+
+    def calculate_batch(
+        self, atoms: Sequence[Atoms], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """See `Together.calculate_batch`."""
+        found = super().calculate_batch(atoms, properties)
+        if sum(map(len, atoms)) > self.most:
+            raise self.error("no room")
+        return found
+
+
+class Wrong(Together):
+    """Its batches are wrong in a way of its own; alone it is right.
+
+    Parameters
+    ----------
+    how
+        ``raises``, ``too few``, ``order``, ``shape``, ``missing``, ``nan``, ``moves``, ``numbers``,
+        ``buffer`` or ``leaves`` (traces in the calculator).
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self._forces = np.zeros((1000, 3))
+        self._shift = 0.0
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        results = super().compute(atoms, properties)
+        return {**results, "energy": results["energy"] + self._shift}
+
+    def calculate_batch(
+        self, atoms: Sequence[Atoms], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """See `Together.calculate_batch`."""
+        found = super().calculate_batch(atoms, properties)
+        match self.how if found else "":
+            case "raises":
+                raise RuntimeError("made for another version")
+            case "too few":
+                found = found[1:]
+            case "order":
+                found = found[::-1]
+            case "shape":
+                found[0]["forces"] = found[0]["forces"].ravel()
+            case "missing":
+                found = [{"energy": results["energy"]} for results in found]
+            case "nan":
+                for results in found:
+                    results["forces"] = results["forces"] * np.nan
+            case "moves":
+                for one in atoms:
+                    one.positions += 1.0
+                raise RuntimeError("and then it fails")
+            case "numbers":
+                found[-1]["energy"] += 1e-3
+            case "buffer":
+                for results in found:
+                    size = len(results["forces"])
+                    self._forces[:size] = results["forces"]
+                    results["forces"] = self._forces[:size]
+            case "leaves":
+                self._shift = 1e-9
+        return found
