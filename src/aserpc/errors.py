@@ -9,6 +9,7 @@
     ├── AddressError (ValueError)             an address that can't be bound or connected to
     ├── KeysError (ValueError)                a key, or the folder of the keys, that can't be used
     ├── NotAllowedError (PermissionError)     the broker does not allow this to your key
+    ├── TooManyFilesError (OSError)           no file descriptors left for what is to be done
     ├── ProtocolError (ValueError)            bytes from a peer that are no message of this version
     ├── MessageTooLargeError (ValueError)     refused by the sender, nothing was sent
     ├── PayloadError (TypeError)              a value that the wire has no form for
@@ -55,6 +56,7 @@ __all__ = [
     "ServiceError",
     "SettingsError",
     "SpawnError",
+    "TooManyFilesError",
     "WorkerFailedError",
     "WorkerLostError",
 ]
@@ -86,6 +88,10 @@ class KeysError(AserpcError, ValueError):
 
 class NotAllowedError(AserpcError, PermissionError):
     """The broker does not allow this to your key, or to anybody without one."""
+
+
+class TooManyFilesError(AserpcError, OSError):
+    """No file descriptors are left, of this process or machine, for what is to be done."""
 
 
 class ProtocolError(AserpcError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import math
 import os
 import secrets
@@ -16,8 +17,8 @@ from typing import NamedTuple, TypeAlias
 import zmq
 from zmq.utils import z85
 
-from aserpc import tcp
-from aserpc.errors import AddressError, MessageTooLargeError
+from aserpc import descriptors, tcp
+from aserpc.errors import AddressError, MessageTooLargeError, TooManyFilesError
 from aserpc.messages import Buffer
 
 #: The longest path of a unix socket, in bytes (108 in ``sockaddr_un`` with the closing NUL).
@@ -96,10 +97,20 @@ def check_address(address: str, variable: str = "ASERPC_IPC_DIR", *, binds: bool
 
 
 def make_context(io_threads: int = 1) -> Context:
-    """Make a ZeroMQ context."""
+    """Make a ZeroMQ context; raise `TooManyFilesError` if there are no descriptors left for it."""
+    descriptors.check_room()
     context: Context = zmq.Context(io_threads)
     context.set(zmq.MAX_SOCKETS, min(65535, context.get(zmq.SOCKET_LIMIT)))
     return context
+
+
+def _make_socket(context: Context, kind: int) -> Socket:
+    try:
+        return context.socket(kind)
+    except zmq.ZMQError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise TooManyFilesError(descriptors.too_many(error.errno)) from None
 
 
 def seed_routing_ids() -> None:
@@ -142,7 +153,7 @@ def router(
     secret
         The broker's secret key; only those whom an authenticator admits can connect.
     """
-    sock = context.socket(zmq.ROUTER)
+    sock = _make_socket(context, zmq.ROUTER)
     # Without MANDATORY libzmq drops silently what a peer has no room for.
     sock.set(zmq.ROUTER_MANDATORY, 1)
     sock.set(zmq.ROUTER_HANDOVER, int(handover))
@@ -176,7 +187,7 @@ def dealer(
         Whether the socket has a random routing id, by which the broker can speak first after a
         reconnection. Else each connection gets one from the broker's socket.
     """
-    sock = context.socket(zmq.DEALER)
+    sock = _make_socket(context, zmq.DEALER)
     if named:
         sock.set(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(16))  # a leading 0 is libzmq's own
     if curve is not None:
@@ -288,7 +299,10 @@ class Waker:
 
     def wait(self, seconds: float) -> None:
         """Wait until woken, or for so long."""
-        select.select([self._reader], [], [], seconds)
+        # Not select.select, which takes no descriptor beyond 1,023.
+        waiting = select.poll()
+        waiting.register(self._reader, select.POLLIN)
+        waiting.poll(milliseconds(seconds))
 
     def clear(self) -> None:
         """Forget what has woken the thread."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import zmq
 
 from aserpc import transport
+from aserpc.broker.gate import backlog
 from aserpc.broker.peers import NOBODY, is_remote, local_peer, remote_peer, routing_id
 from aserpc.messages import Buffer
 
@@ -45,6 +46,7 @@ class Door:
         secret: bytes | None = None,
     ) -> None:
         self._local = transport.router(context, timeout, high_water_mark, handover=handover)
+        self._local.set(zmq.BACKLOG, backlog())
         self._remote: transport.Socket | None = None
         if remote is not None:
             transport.seed_routing_ids()

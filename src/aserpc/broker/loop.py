@@ -20,8 +20,7 @@ from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.gate import Gate
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.peers import is_remote, user_of
-from aserpc.broker.records import RosterEntry
-from aserpc.broker.roster import ROSTER_FILE, pack_roster, unpack_roster
+from aserpc.broker.roster import RosterFile
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, KeysError, ProtocolError
 from aserpc.header import pack_header, unpack_header
@@ -52,9 +51,6 @@ LINGER = 2.0
 
 #: Peers, and what they may not say, of which the log has told.
 MAX_COMPLAINTS = 1000
-
-#: The roster is saved when it changes, and at most so often, s.
-ROSTER_INTERVAL = 0.2
 
 
 class Broker:
@@ -232,12 +228,10 @@ class Broker:
         """Leave beside the sockets who serves them, and find what the last broker left."""
         frontend, backend = self._socket_paths()
         folders = {frontend.parent, backend.parent}
-        self._roster_path: Path | None = backend.with_name(ROSTER_FILE)
-        self._roster_due: float | None = None
-        self._roster_saved_at = float("-inf")
+        self._roster = RosterFile(backend.parent)
         for folder in folders:
             socket_folder.write_owner(folder)
-        self._state.expect(_read_roster(self._roster_path), time.monotonic())
+        self._state.expect(self._roster.read(), time.monotonic())
         try:
             yield
         finally:
@@ -295,7 +289,7 @@ class Broker:
 
     def _wait(self, now: float) -> int | None:
         """Return how long there is nothing to do, in ms."""
-        times = (self._state.next_tick(), self._roster_due, self._gate.look_at)
+        times = (self._state.next_tick(), self._roster.due, self._gate.look_at)
         due = [when for when in times if when is not None]
         if self._outbox.waiting:
             due.append(now + RETRY_INTERVAL)
@@ -375,18 +369,10 @@ class Broker:
                 todo += self._state.unreachable(effect.peer, effect.message, now)
 
     def _save_roster(self, now: float) -> None:
-        if self._roster_path is None:
-            return
-        if self._state.roster_changed and self._roster_due is None:
-            self._roster_due = self._roster_saved_at + ROSTER_INTERVAL
-        if self._roster_due is not None and now >= self._roster_due:
-            self._roster_due, self._roster_saved_at = None, now
+        if self._state.roster_changed:
             self._state.roster_changed = False
-            try:
-                socket_folder.write_private(self._roster_path, pack_roster(self._state.roster()))
-            except OSError as error:
-                logger.warning("cannot save the list of workers: %s", error)
-                self._roster_path = None
+            self._roster.changed()
+        self._roster.save(self._state.roster, now)
 
     def _finish(self) -> None:
         """Tell everyone, and wait a while until that has left."""
@@ -401,13 +387,3 @@ class Broker:
 
 def _if_remote(address: str) -> str | None:
     return address if transport.ipc_path(address) is None else None
-
-
-def _read_roster(path: Path) -> list[RosterEntry]:
-    try:
-        return unpack_roster(path.read_bytes())
-    except FileNotFoundError:
-        return []
-    except (OSError, ProtocolError):
-        logger.warning("the list of workers in %s can't be read; they will register again", path)
-        return []

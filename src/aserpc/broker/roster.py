@@ -5,18 +5,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgpack
 
+from aserpc import socket_folder
 from aserpc.broker.records import RosterEntry
 from aserpc.errors import ProtocolError
 from aserpc.messages.base import check_name
 from aserpc.nesting import check_lengths
 
+logger = logging.getLogger(__name__)
+
 #: Name of the file, beside the backend's socket.
 ROSTER_FILE = "workers.msgpack"
+
+#: The file is written when something has changed, and at most so often, s; after a failure later.
+ROSTER_INTERVAL, RETRY_INTERVAL = 0.2, 2.0
+
+
+class RosterFile:
+    """The file, kept up to date.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ROSTER_FILE
+        #: When it is to be written; None: it is as it should be.
+        self.due: float | None = None
+        self._next = float("-inf")
+        self._failed = False
+
+    def read(self) -> list[RosterEntry]:
+        """Return what the broker before has left."""
+        try:
+            return unpack_roster(self.path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, ProtocolError):
+            text = "the list of workers in %s can't be read; they will register again"
+            logger.warning(text, self.path)
+            return []
+
+    def changed(self) -> None:
+        """Take it that the file is to be written."""
+        if self.due is None:
+            self.due = self._next
+
+    def save(self, roster: Callable[[], Sequence[RosterEntry]], now: float) -> None:
+        """Write it if it is due."""
+        if self.due is None or now < self.due:
+            return
+        try:
+            socket_folder.write_private(self.path, pack_roster(roster()))
+        except OSError as error:
+            if not self._failed:
+                text = "cannot save the list of workers in %s: %s; trying again"
+                logger.warning(text, self.path, error.strerror)
+            self._failed, self.due = True, now + RETRY_INTERVAL
+        else:
+            self._failed, self.due, self._next = False, None, now + ROSTER_INTERVAL
 
 
 def pack_roster(roster: Sequence[RosterEntry]) -> bytes:

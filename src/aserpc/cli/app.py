@@ -15,37 +15,14 @@ import typer
 
 from aserpc.cli import keys, tunnel
 from aserpc.cli.console import complain, configure_logging, print_table
+from aserpc.cli.ending import run as run_command
 from aserpc.cli.manager import commands
 from aserpc.cli.options import AllowMixed, Frontend, Insecure, LogLevel, Registry, positive, setting
-from aserpc.errors import (
-    AddressError,
-    AserpcError,
-    BrokerUnreachableError,
-    KeysError,
-    NotAllowedError,
-    NoWorkersError,
-    RegistryError,
-    SettingsError,
-)
 from aserpc.importing import check_reference
 from aserpc.registry import discover, load_factory, load_registry, resolve
 from aserpc.settings import load_settings
 
 __all__ = ["app", "load_factory", "main"]
-
-#: A person's mistakes: exit code 2, as for wrong options.
-MISTAKES = (
-    SettingsError,
-    RegistryError,
-    AddressError,
-    KeysError,
-    NotAllowedError,
-    BrokerUnreachableError,
-    NoWorkersError,
-)
-
-#: What wrong options raise; typer has it from click, or of its own.
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 #: How long a question waits for the broker, ms.
 PATIENCE = 2000
@@ -79,9 +56,11 @@ def broker(
     Addresses of tcp are served besides the sockets on this machine, and take keys: aserpc keys.
     """
     configure_logging(log_level)
+    from aserpc import descriptors
     from aserpc.broker import Broker
     from aserpc.serving import stop_on_signals
 
+    descriptors.raise_limit()
     served = Broker(
         frontend,
         backend,
@@ -367,30 +346,4 @@ def _json(flag: str, text: str | None, kind: type) -> Any:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        code = app(standalone_mode=False)
-    except UsageError as error:
-        code = _explain_usage(error)
-    except MISTAKES as error:
-        complain(str(error))
-        code = 2
-    except AserpcError as error:
-        complain(str(error))
-        code = 1
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
-
-
-def _explain_usage(error: Any) -> int:
-    text: str = error.format_message()
-    if "\n" in text:
-        error.show()  # the whole help, where nothing at all was given
-    else:
-        command = error.ctx.command_path if error.ctx is not None else "aserpc"
-        complain(f"{text.rstrip('.')}{'' if text.endswith('?') else '.'} See: {command} --help")
-    return int(error.exit_code)
+    sys.exit(run_command(app))
