@@ -39,9 +39,6 @@ ZMTP_HEARTBEAT_INTERVAL = 1000
 #: next packet, and would go on to for a minute or more once the network is back.
 CONNECT_TIMEOUT = 5000
 
-#: What the authenticator of connections calls ours.
-ZAP_DOMAIN = b"aserpc"
-
 Socket: TypeAlias = "zmq.Socket[bytes]"
 Context: TypeAlias = "zmq.Context[Socket]"
 
@@ -49,6 +46,13 @@ Context: TypeAlias = "zmq.Context[Socket]"
 def ipc_path(address: str) -> Path | None:
     """Return the path of an ``ipc://`` address, None for another kind."""
     return Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
+
+
+class Guard(NamedTuple):
+    """The broker's secret key, and what its authenticator calls the socket."""
+
+    secret: bytes
+    domain: str
 
 
 class Curve(NamedTuple):
@@ -137,7 +141,7 @@ def router(
     high_water_mark: int,
     *,
     handover: bool = False,
-    secret: bytes | None = None,
+    guard: Guard | None = None,
 ) -> Socket:
     """Make a broker's ROUTER socket.
 
@@ -150,18 +154,18 @@ def router(
     handover
         Whether a peer that comes back takes its routing id over from its dead connection: for those
         that choose one. Anybody who knows it can do so.
-    secret
-        The broker's secret key; only those whom an authenticator admits can connect.
+    guard
+        The socket's key; only those whom an authenticator admits can connect.
     """
     sock = _make_socket(context, zmq.ROUTER)
     # Without MANDATORY libzmq drops silently what a peer has no room for.
     sock.set(zmq.ROUTER_MANDATORY, 1)
     sock.set(zmq.ROUTER_HANDOVER, int(handover))
-    if secret is not None:
+    if guard is not None:
         sock.set(zmq.CURVE_SERVER, 1)
-        sock.set(zmq.CURVE_SECRETKEY, z85.encode(secret))
+        sock.set(zmq.CURVE_SECRETKEY, z85.encode(guard.secret))
         # With an enforced domain nobody gets in while no authenticator runs; without, everybody.
-        sock.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        sock.set(zmq.ZAP_DOMAIN, guard.domain.encode())
         sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
     sock.set(zmq.SNDHWM, high_water_mark)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)

@@ -166,7 +166,7 @@ def test_nobody_gets_in_while_no_authenticator_runs(keyring: Keyring, socket_fol
         5.0,
         10,
         handover=False,
-        secret=secret.value,
+        guard=transport.Guard(secret.value, "frontend"),
     )
     address = door.open()
     peer = transport.dealer(context, curve=keyring.curve("client", "alice"))
@@ -213,18 +213,24 @@ FROM_WORKERS = {
 @pytest.mark.parametrize("what", [*FROM_CLIENTS, *FROM_WORKERS])
 @pytest.mark.parametrize("role", ["client", "admin", "worker", "manager"])
 def test_a_role_may_say_what_it_is_for_and_nothing_else(
-    guarded: Guarded, role: str, what: str
+    guarded: Guarded, role: str, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     message, reply, roles = {**FROM_CLIENTS, **FROM_WORKERS}[what]
     address = guarded.frontend if what in FROM_CLIENTS else guarded.backend
     curve = guarded.keyring.curve(role, "somebody")
+    sides = ("client", "admin"), ("worker", "manager")
     with FakeClient(address, curve=curve) as peer:
         peer.EXPECTED = (*FakeClient.EXPECTED, *FakeWorker.EXPECTED, Accept)
         peer.send(message)
         if role in roles:
             peer.receive(reply)
-        else:
+        elif any(role in side and roles <= {*side} for side in sides):
             assert "that takes a key of the role" in peer.receive(Refuse).reason
+        else:
+            side = "frontend" if what in FROM_CLIENTS else "backend"
+            told = f"refused a connection of {role}:somebody to the {side}"
+            wait_for(lambda: told in caplog.text)
+            assert not peer.socket.poll(0)
     status = guarded.service.status()
     knows = role in roles
     assert bool(status["workers"]) is (knows and what in ("hello", "ready"))

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from aserpc.messages import FROM_CLIENT, FROM_WORKER, Message
-from aserpc.security.roles import ANYBODY, MAY_SEND, ROLES, STANDS_IN, refusal
+from aserpc.security.roles import (
+    ANYBODY,
+    MAY_CONNECT,
+    MAY_SEND,
+    ROLES,
+    STANDS_IN,
+    refusal,
+)
 
 KINDS = dict.fromkeys((*FROM_CLIENT, *FROM_WORKER))
 NAMES = {kind.__name__: kind for kind in KINDS}
@@ -54,3 +61,8 @@ def test_without_a_key_nobody_shuts_workers_down() -> None:
 @pytest.mark.parametrize("role", STANDS_IN)
 def test_a_key_that_stands_in_for_a_role_may_say_what_that_may(role: str) -> None:
     assert all(MAY_SEND[role] <= MAY_SEND[other] for other in STANDS_IN[role])
+
+
+def test_a_role_connects_to_the_socket_that_its_messages_go_to() -> None:
+    for side, kinds in (("frontend", FROM_CLIENT), ("backend", FROM_WORKER)):
+        assert MAY_CONNECT[side] == {role for role in ROLES if MAY_SEND[role] & {*kinds}}

@@ -30,8 +30,8 @@ class Door:
         Messages that wait for one peer before a send says EAGAIN; 0: no limit.
     handover
         Whether its peers choose their routing ids and keep them; see `transport.router`.
-    secret
-        The broker's secret key, for those on tcp; None: they need no keys.
+    guard
+        Of the socket on tcp; None: it takes no keys.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Door:
         high_water_mark: int,
         *,
         handover: bool,
-        secret: bytes | None = None,
+        guard: transport.Guard | None = None,
     ) -> None:
         self._local = transport.router(context, timeout, high_water_mark, handover=handover)
         self._local.set(zmq.BACKLOG, backlog())
@@ -51,7 +51,7 @@ class Door:
         if remote is not None:
             transport.seed_routing_ids()
             self._remote = transport.router(
-                context, timeout, high_water_mark, handover=handover, secret=secret
+                context, timeout, high_water_mark, handover=handover, guard=guard
             )
         self._addresses = (local, remote)
         #: Those that peers connect to.

@@ -169,7 +169,6 @@ class Broker:
             # who do not read.
             stack.callback(context.destroy, linger=int(LINGER * 1000))
             self._admit(context)
-            secret = None if self._secret is None else self._secret.value
             # Clients have no routing ids of their own that somebody could claim; a worker that
             # computes can't speak after a reconnection, so it keeps its own.
             self._front = Door(
@@ -179,7 +178,7 @@ class Broker:
                 self.worker_timeout,
                 CLIENT_HIGH_WATER_MARK,
                 handover=False,
-                secret=secret,
+                guard=self._guard("frontend"),
             )
             self._back = Door(
                 context,
@@ -188,7 +187,7 @@ class Broker:
                 self.worker_timeout,
                 0,
                 handover=True,
-                secret=secret,
+                guard=self._guard("backend"),
             )
             # They tell of every connection that is closed, also that of a worker that computes.
             monitors = []
@@ -208,6 +207,9 @@ class Broker:
                 self.serving.clear()
                 self._finish()
                 self._stop = False
+
+    def _guard(self, side: str) -> transport.Guard | None:
+        return None if self._secret is None else transport.Guard(self._secret.value, side)
 
     def _admit(self, context: transport.Context) -> None:
         """Get ready to judge who comes by tcp."""

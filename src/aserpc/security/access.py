@@ -14,6 +14,7 @@ from aserpc import transport
 from aserpc.errors import KeysError
 from aserpc.security.folder import KeyFolder
 from aserpc.security.keys import PublicKey
+from aserpc.security.roles import MAY_CONNECT
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ class Gatekeeper:
         self._access = access
         self._authenticator = Authenticator(context)
         self._authenticator.start()
-        self._authenticator.configure_curve_callback(transport.ZAP_DOMAIN.decode(), self)
+        for side in MAY_CONNECT:
+            self._authenticator.configure_curve_callback(side, self)
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         #: Becomes readable when there is a question.
         self.socket: zmq.Socket[bytes] = self._authenticator.zap_socket
@@ -135,18 +137,24 @@ class Gatekeeper:
                 continue
             raise AssertionError
 
-    def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 -- as pyzmq calls it
-        """Say whether a public key may connect."""
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Say whether a public key may connect; `domain` is the side of the socket."""
         user = z85.decode(key)
-        if self._access.admits(user):
+        admitted = self._access.admits(user)
+        role = self._access.role(user)
+        if admitted and role in MAY_CONNECT[domain]:
             return True
         if user not in self._refused:
-            logger.warning(
-                "refused a connection with a key that is not allowed; to allow it: "
-                "aserpc keys allow %s --role ROLE --name NAME",
-                user.hex(),
-            )
             self._refused[user] = None
             if len(self._refused) > MAX_REFUSED:
                 self._refused.popitem(last=False)
+            if admitted:
+                label = self._access.label(user)
+                logger.warning("refused a connection of %s to the %s", label, domain)
+            else:
+                logger.warning(
+                    "refused a connection with a key that is not allowed; to allow it: "
+                    "aserpc keys allow %s --role ROLE --name NAME",
+                    user.hex(),
+                )
         return False

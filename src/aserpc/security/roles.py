@@ -46,6 +46,12 @@ MAY_SEND: dict[str, frozenset[type[Message]]] = {
 #: The roles that keys are made for.
 ROLES = tuple(role for role in MAY_SEND if role != ANYBODY)
 
+#: Whose connections each of the broker's sockets takes.
+MAY_CONNECT = {
+    "frontend": frozenset({"client", "admin"}),
+    "backend": frozenset({"worker", "manager"}),
+}
+
 #: Whose keys each role may use, the first that is there.
 STANDS_IN = {
     "client": ("client", "admin"),
