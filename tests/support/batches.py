@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from support.calculators import PAUSE, Spring
+from .calculators import PAUSE, Spring
 
 
 class Together(Spring):
