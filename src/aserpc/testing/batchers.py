@@ -31,12 +31,11 @@ class BatcherContract:
     rock salt, `make_structures`, too.
     """
 
-    #: How much results may differ from those alone, relative to `scales`: float32 sums differ in
-    #: another order.
-    tolerance: float = 1e-6
+    #: How much results may differ from those alone, relative to the largest number of the result
+    #: or to `scale`, whichever is larger: float32 sums differ in another order.
+    tolerance: float = 5e-6
 
-    #: What a difference of each result is measured by at least, in the result's units: by the
-    #: largest number of the result itself where that is larger.
+    #: The least that differences are measured by, in the result's units.
     scale: float = 1.0
 
     #: Properties that are asked for.
