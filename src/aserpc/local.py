@@ -16,7 +16,7 @@ from pathlib import Path
 from aserpc import transport
 from aserpc.broker import Broker
 from aserpc.client.control import list_calculators
-from aserpc.errors import RegistryError, WorkerFailedError
+from aserpc.errors import AserpcError, RegistryError, WorkerFailedError
 from aserpc.logs import last_lines
 from aserpc.processes import in_words
 from aserpc.spawn.environments import THREAD_VARIABLES
@@ -66,7 +66,8 @@ class LocalService:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        self._thread = threading.Thread(target=self.broker.serve, name="aserpc broker", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="aserpc broker", daemon=True)
+        self._error: AserpcError | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
         #: Workers that were replaced since a request has come to its end.
         self._replaced = 0
@@ -81,7 +82,7 @@ class LocalService:
             self._thread.start()
             while not self.broker.serving.wait(0.05):
                 if not self._thread.is_alive():
-                    raise WorkerFailedError("the private broker could not start")
+                    raise self._error or WorkerFailedError("the private broker could not start")
             for number in range(self.workers):
                 self._processes.append(self._start(number))
             self._wait_for_a_worker()
@@ -144,6 +145,12 @@ class LocalService:
         if self._thread.ident is not None:
             self._thread.join(STOP_TIMEOUT)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _serve(self) -> None:
+        try:
+            self.broker.serve()
+        except AserpcError as error:
+            self._error = error
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         environment = dict(os.environ)

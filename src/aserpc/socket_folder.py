@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import stat
@@ -14,6 +15,8 @@ from typing import Any
 
 from aserpc.errors import AddressError
 from aserpc.transport import check_address, ipc_path
+
+logger = logging.getLogger(__name__)
 
 #: Name of the folder that is made for the sockets.
 DEFAULT_FOLDER = ".aserpc"
@@ -109,7 +112,11 @@ def _open_lock(path: Path) -> int:
 def write_owner(folder: Path) -> None:
     """Note beside the sockets which process serves them, on which host."""
     owner = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_private(folder / OWNER_FILE, json.dumps(owner).encode())
+    try:
+        write_private(folder / OWNER_FILE, json.dumps(owner).encode())
+    except OSError as error:  # nothing depends on it
+        text = "cannot note in %s who serves there: %s"
+        logger.warning(text, folder / OWNER_FILE, error.strerror)
 
 
 def read_owner(folder: Path) -> dict[str, Any] | None:
@@ -134,9 +141,19 @@ def write_private(path: Path, data: bytes) -> None:
     """Replace a file as a whole by one that only its owner can read."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def full_path(path: Path) -> Path:
+    """Return where a socket is while its broker takes no more connections."""
+    return path.with_name(path.name + ".full")
 
 
 def where(address: str) -> str:
@@ -144,6 +161,8 @@ def where(address: str) -> str:
     path = ipc_path(address)
     if path is None:
         return address
+    if full_path(path).exists() and not path.exists():
+        return f"{address} (it has as many connections as it may have; see its log)"
     owner = read_owner(path.parent)
     here = socket.gethostname()
     if owner and owner["host"] != here:

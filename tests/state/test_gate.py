@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from aserpc import descriptors
-from aserpc.broker.gate import LOOK_INTERVAL, Gate, backlog, closed_path
+from aserpc.broker.gate import LOOK_INTERVAL, Gate, backlog
 from aserpc.errors import TooManyFilesError
+from aserpc.socket_folder import full_path
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_it_closes_before_the_descriptors_run_out_and_opens_again(
 
 def test_what_a_killed_broker_has_left_is_removed(paths: list[Path], used: dict[str, int]) -> None:
     Gate(paths).accepted(999, 0.0)
-    assert closed_path(paths[0]).exists()
+    assert full_path(paths[0]).exists()
     gate = Gate(paths)
     assert not list(paths[0].parent.iterdir())
     for path in paths:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aserpc import descriptors
+from aserpc.socket_folder import full_path
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,6 @@ MARGIN = 512
 
 #: How often it is looked whether the gate can be opened again, s.
 LOOK_INTERVAL = 0.5
-
-
-def closed_path(path: Path) -> Path:
-    """Return where a socket is while it takes no connections."""
-    return path.with_name(path.name + ".full")
 
 
 def backlog() -> int:
@@ -53,7 +49,7 @@ class Gate:
         #: When to look whether it can be opened; None: it is open.
         self.look_at: float | None = None
         for path in self._paths:  # what a broker has left that was killed
-            closed_path(path).unlink(missing_ok=True)
+            full_path(path).unlink(missing_ok=True)
 
     def accepted(self, descriptor: int, now: float) -> None:
         """Take it that a connection was accepted; the system gives the lowest free descriptor."""
@@ -68,7 +64,7 @@ class Gate:
         self.look_at = now + LOOK_INTERVAL
         for path in self._paths:
             with contextlib.suppress(OSError):
-                path.rename(closed_path(path))
+                path.rename(full_path(path))
 
     def look(self, now: float) -> None:
         """Open it again if enough have left."""
@@ -82,11 +78,11 @@ class Gate:
     def _open(self) -> None:
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
-                closed_path(path).rename(path)
+                full_path(path).rename(path)
         self.look_at = None
         logger.info("there is room for connections again")
 
     def remove(self) -> None:
         """Leave nothing behind."""
         for path in self._paths:
-            closed_path(path).unlink(missing_ok=True)
+            full_path(path).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from aserpc.errors import SpawnError
 from aserpc.logs import last_lines
 from aserpc.manager.spawners import Handle, Spec, Status
 from aserpc.processes import in_words
+
+#: What Popen meets where the program or the folder is not there, or is not what it should be.
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EISDIR}
 
 
 class LocalSpawner:
@@ -45,8 +49,10 @@ class LocalSpawner:
                 )
         except OSError as error:
             what = error.filename or spec.command[0]
-            lacks = "folder" if str(what) == str(spec.cwd) else "program"
-            msg = f"has no {lacks}: {error.strerror}: {what}"
+            msg = f"{error.strerror}: {what}"
+            ours = (str(spec.log), str(spec.log.parent))
+            if error.errno in _ABSENT and str(what) not in ours:
+                msg = f"has no {'folder' if str(what) == str(spec.cwd) else 'program'}: {msg}"
             raise SpawnError(msg) from None
         except ValueError as error:  # a NUL, or what the file system cannot encode
             msg = f"has a command that cannot be run: {error}"
