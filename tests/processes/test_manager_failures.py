@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,28 +19,29 @@ from support.waiting import wait_for
 #: More than Python and ASE have taken when the puppet is made.
 SOME_GIGABYTES = 4_000_000_000
 
+#: What fails: orders and keys of the table, and what is told.
 FAILURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "its command fails": (
+    "command": (
         {},
         {"command": ["sh", "-c", "echo no licence >&2; exit 7"]},
         r"exit code 7\. Its last lines:\nno licence",
     ),
-    "it has no executable": ({}, {"command": ["no-such-program"]}, "no-such-program$"),
-    "it may not be executed": ({}, {"command": ["/etc/passwd"]}, "denied: /etc/passwd$"),
-    "its folder is missing": ({}, {"cwd": "/no/such/folder"}, "/no/such/folder is no folder$"),
-    "its module is missing": ({}, {"factory": "no_such_module:Calculator"}, "no_such_module"),
-    "its factory is missing": ({}, {"factory": "ase.calculators.emt:EMTT"}, "EMTT"),
-    "its arguments are wrong": ({}, {"factory": "ase.atoms:Atoms", "args": [1, 2, 3]}, "exit code"),
-    "it is killed": ({"say": "allocating", "signal": 9}, {}, "SIGKILL.*perhaps out of memory"),
-    "it crashes": ({"signal": 11}, {}, "SIGSEGV"),
-    "it may have no more memory": ({"memory": SOME_GIGABYTES}, {}, "MemoryError"),
-    "it exits": ({"say": "no weights here", "exit": 5}, {}, "exit code 5(?s:.)*no weights here"),
-    "it has another name": (
+    "executable": ({}, {"command": ["no-such-program"]}, "no-such-program$"),
+    "permission": ({}, {"command": ["/etc/passwd"]}, "denied: /etc/passwd$"),
+    "folder": ({}, {"cwd": "/no/such/folder"}, "/no/such/folder is no folder$"),
+    "module": ({}, {"factory": "no_such_module:Calculator"}, "no_such_module"),
+    "factory": ({}, {"factory": "ase.calculators.emt:EMTT"}, "EMTT"),
+    "arguments": ({}, {"factory": "ase.atoms:Atoms", "args": [1, 2, 3]}, "exit code"),
+    "killed": ({"say": "allocating", "signal": 9}, {}, "SIGKILL.*perhaps out of memory"),
+    "crashed": ({"signal": 11}, {}, "SIGSEGV"),
+    "memory": ({"memory": SOME_GIGABYTES}, {}, "MemoryError"),
+    "exit": ({"say": "no weights here", "exit": 5}, {}, "exit code 5(?s:.)*no weights here"),
+    "name": (
         {},
         {"command": ["aserpc", "worker", PUPPET, "--name", "another"]},
-        "'lj' and registers as 'another'",
+        "'name' and registers as 'another'",
     ),
-    "it never registers": (
+    "silence": (
         {"deaf": True, "until": "never"},
         {"start_timeout": 1.5, "stop_timeout": 0.3},
         "not ready within 1.5 s",
@@ -45,22 +49,35 @@ FAILURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-def test_a_failed_start_is_told_to_everybody_who_waits(
-    cli: Cli, failure: tuple[dict[str, Any], dict[str, Any], str]
-) -> None:
-    orders, keys, told = failure
-    process = up(cli, table("lj", orders, max_restarts=0, **keys))
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A manager of calculators that all fail, each in its way."""
+    cwd, logs = tmp_path_factory.mktemp("cwd"), tmp_path_factory.mktemp("logs")
+    with tempfile.TemporaryDirectory(prefix="a-") as sockets:
+        cli = Cli(Path(sockets), cwd, logs)
+        tables = [
+            table(name, orders, **{"max_restarts": 0, **keys})
+            for name, (orders, keys, _) in FAILURES.items()
+        ]
+        try:
+            up(cli, *tables)
+            yield cli
+        finally:
+            cli.close()
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failed_start_is_told_to_everybody_who_waits(site: Cli, name: str) -> None:
+    told = FAILURES[name][2]
     with ThreadPoolExecutor(5) as executor:
-        waiting = [executor.submit(ask, cli, "lj") for _ in range(5)]
+        waiting = [executor.submit(ask, site, name) for _ in range(5)]
         errors = [future.exception() for future in waiting]
     for error in errors:
         assert isinstance(error, WorkerFailedError), error
         assert "Traceback" not in str(error)
     assert re.search(told, str(errors[0])), errors[0]
-    fatal = wait_for(lambda: cli.status()["spawning"]["lj"]["fatal"])
-    assert fatal.splitlines()[0] in cli.run("status").output
-    assert "Traceback" not in process.errors()
+    fatal = wait_for(lambda: site.status()["spawning"][name]["fatal"])
+    assert re.search(told, fatal), fatal
 
 
 # ---- in mid-calculation --------------------------------------------------------------------------
