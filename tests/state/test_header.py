@@ -228,6 +228,12 @@ WRONG: dict[str, bytes] = {
     "an answer of a batch of none": changed(ANSWER, batch=0),
     "a description that is none": changed(READY, about=b"\xc1"),
     "a description that is a list": changed(READY, about=b"\x90"),
+    "properties that are no list": changed(
+        READY, about=msgpack.packb({"implemented_properties": 7})
+    ),
+    "properties that are no names": changed(
+        READY, about=msgpack.packb({"implemented_properties": [7]})
+    ),
     "a description that nests": changed(READY, about=msgpack.packb({"kwargs": nested(900)})),
     "an identity that nests": packed("HELLO", "lj", {"pid": nested(900)}),
     "options that nest": packed(

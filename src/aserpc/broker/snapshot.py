@@ -9,6 +9,10 @@ from aserpc.broker.records import Calculator, Job, Manager, Worker
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import unpack_about
 
+#: The longest text that is told for each of many, in characters: there may be the last lines of a
+#: worker in it.
+MAX_TEXT = 500
+
 
 def snapshot(
     by_name: Mapping[str, Calculator],
@@ -51,7 +55,7 @@ def snapshot(
                 "gpus": gpus.get(worker.spawn_id, []),
                 "answered": worker.answered,
                 "seconds": round(now - worker.since, 3),
-                "factory": unpack_about(worker.about).get("factory"),
+                "factory": _shown(unpack_about(worker.about).get("factory")),
             }
             for worker in workers
         ],
@@ -85,6 +89,11 @@ def _manager(manager: Manager, workers: Iterable[Worker]) -> dict[str, Any]:
     }
 
 
+def _shown(value: Any) -> str | None:
+    """Return a text that fits into a status with thousands of them."""
+    return value[:MAX_TEXT] if isinstance(value, str) else None
+
+
 def _counts(calculator: Calculator) -> dict[str, int]:
     states = [worker.state for worker in calculator.workers.values()]
     return {
@@ -106,6 +115,10 @@ def _running(
 
 def progress(job: Job, now: float) -> str:
     """Say in words what a request waits for."""
+    return _progress(job, now)[:MAX_TEXT]
+
+
+def _progress(job: Job, now: float) -> str:
     calculator = job.calculator
     if job.state is not JobState.QUEUED:
         return f"with {job.worker.label}" if job.worker else ""

@@ -24,7 +24,7 @@ from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.arguments import calculator_name, positive
 from aserpc.client.failures import retry_pause, to_exception
-from aserpc.client.guards import check_results, check_system
+from aserpc.client.guards import check_complete, check_results, check_system
 from aserpc.client.leftovers import warn_left_out
 from aserpc.client.locks import Lock
 from aserpc.client.needs import PropertyNeeds
@@ -287,6 +287,7 @@ class RemoteCalculator(Calculator):
         answer, payload = self._call("calculate", properties, frames, ends_at)
         self._about = answer.about
         results = unpack_results(payload)
+        check_complete(results, self.calc_name, properties)
         if not self.allow_nonfinite:
             check_results(results, self.calc_name, properties, packed)
         self._answer = answer

@@ -8,6 +8,7 @@ from typing import Any
 from aserpc import transport
 from aserpc.client.arguments import positive
 from aserpc.client.blocking import borrowed
+from aserpc.errors import ProtocolError
 from aserpc.messages import Reload, ShutdownRequest, Status, StatusRequest
 from aserpc.settings import load_settings
 
@@ -39,7 +40,7 @@ def broker_status(broker: str | None = None, timeout: float = 5000) -> dict[str,
     ValueError
         If `timeout` is no positive number.
     """
-    return _ask(StatusRequest(next(_numbers)), broker, timeout)
+    return _ask(StatusRequest(next(_numbers)), broker, timeout, workers=dict)
 
 
 def list_calculators(broker: str | None = None, timeout: float = 5000) -> dict[str, int]:
@@ -48,7 +49,10 @@ def list_calculators(broker: str | None = None, timeout: float = 5000) -> dict[s
     The parameters and errors are those of `broker_status`.
     """
     workers = broker_status(broker, timeout)["workers"]
-    return {name: counts["total"] for name, counts in workers.items()}
+    try:
+        return {name: int(counts["total"]) for name, counts in workers.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ProtocolError("the broker's status does not count its workers") from None
 
 
 def shutdown_workers(
@@ -63,7 +67,8 @@ def shutdown_workers(
     int
         How many workers were told.
     """
-    return int(_ask(ShutdownRequest(next(_numbers), calc_name), broker, timeout)["workers"])
+    message = ShutdownRequest(next(_numbers), calc_name)
+    return int(_ask(message, broker, timeout, workers=int)["workers"])
 
 
 def reload_managers(broker: str | None = None, timeout: float = 5000) -> int:
@@ -71,14 +76,21 @@ def reload_managers(broker: str | None = None, timeout: float = 5000) -> int:
 
     The parameters and errors are those of `broker_status`.
     """
-    return int(_ask(Reload(next(_numbers)), broker, timeout)["managers"])
+    return int(_ask(Reload(next(_numbers)), broker, timeout, managers=int)["managers"])
 
 
 def _ask(
-    message: StatusRequest | ShutdownRequest | Reload, broker: str | None, timeout: float
+    message: StatusRequest | ShutdownRequest | Reload,
+    broker: str | None,
+    timeout: float,
+    **expected: type,
 ) -> dict[str, Any]:
+    """Ask the broker; its answer holds values of these types."""
     settings = load_settings({"ipc_frontend": broker}, labels={"ipc_frontend": "broker"})
     seconds = positive("timeout", timeout) / 1000
     role = "client" if isinstance(message, StatusRequest) else "admin"
     with borrowed(transport.check_address(settings.ipc_frontend), role) as channel:
-        return channel.exchange(message, Status, seconds).status
+        status = channel.exchange(message, Status, seconds).status
+    if not all(isinstance(status.get(name), kind) for name, kind in expected.items()):
+        raise ProtocolError(f"the broker's status lacks {', '.join(expected)}")
+    return status

@@ -18,7 +18,7 @@ from aserpc import transport
 from aserpc.client import blocking
 from aserpc.client.arguments import calculator_name, positive, property_names
 from aserpc.client.failures import to_exception
-from aserpc.client.guards import check_results, check_system
+from aserpc.client.guards import check_complete, check_results, check_system
 from aserpc.client.leftovers import warn_left_out
 from aserpc.client.locks import Lock
 from aserpc.client.provenance import provenance
@@ -141,6 +141,7 @@ class Client:
                 return
             try:
                 results = _results(end, calculator)
+                check_complete(results, calculator, names)
                 if not self.allow_nonfinite:
                     check_results(results, calculator, names, packed)
             except Exception as error:  # noqa: BLE001 -- it is this request's, not the thread's

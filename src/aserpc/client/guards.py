@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from aserpc.errors import NonFiniteError
+from aserpc.errors import NonFiniteError, ProtocolError
 from aserpc.payload import PackedAtoms, unpack_atoms
 
 #: Results for each volume; a calculator may well divide by one that is not there.
@@ -47,6 +47,13 @@ def check_system(atoms: Atoms) -> None:
         f"{', '.join(found)}: not finite, so no calculator is asked. allow_nonfinite=True asks it "
         "all the same"
     )
+
+
+def check_complete(results: dict[str, Any], calculator: str, asked: Sequence[str]) -> None:
+    """Raise `ProtocolError` if something is missing: no worker of ours answers so."""
+    missing = [name for name in asked if name not in results]
+    if missing:
+        raise ProtocolError(f"the answer of {calculator!r} lacks {', '.join(missing)}")
 
 
 def check_results(

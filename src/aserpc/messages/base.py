@@ -89,4 +89,10 @@ def unpack_about(about: bytes) -> dict[str, Any]:
         msg = "a worker's description is a msgpack map"
         raise ProtocolError(msg)
     check_depth(value)
+    names = value.get("implemented_properties")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        msg = "implemented properties are names"
+        raise ProtocolError(msg)
     return value
