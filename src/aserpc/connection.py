@@ -74,12 +74,12 @@ class Connection:
         """Return what to poll besides the socket; `refused` then knows more."""
         return [] if self._monitor is None else [self._monitor]
 
-    def close(self) -> None:
-        """Close the socket."""
+    def close(self, linger: int = 0) -> None:
+        """Close the socket; what is still to leave has `linger` milliseconds."""
         if self._monitor is not None:
             self.socket.disable_monitor()
             self._monitor.close(linger=0)
-        self.socket.close(linger=0)
+        self.socket.close(linger=linger)
 
     def refused(self) -> NotAllowedError | None:
         """Return why the broker does not take the connection, if it has said so.

@@ -18,6 +18,7 @@
     │   ├── BrokerUnreachableError (ConnectionError)      nobody answers at the address
     │   ├── BrokerSilentError (TimeoutError, ConnectionError)  the broker stopped answering
     │   ├── BrokerStoppedError (ConnectionError)          the broker said that it stops
+    │   ├── BusyError                         more requests wait than may
     │   ├── NoWorkersError                    nobody serves that name
     │   ├── QueueTimeoutError (TimeoutError)  no worker came in `request_queue_timeout`
     │   ├── WorkerLostError (ConnectionError) the workers that had the request were lost
@@ -38,6 +39,7 @@ __all__ = [
     "BrokerSilentError",
     "BrokerStoppedError",
     "BrokerUnreachableError",
+    "BusyError",
     "CalculationError",
     "CalculationTimeoutError",
     "CancelledRequestError",
@@ -127,6 +129,10 @@ class BrokerSilentError(ServiceError, TimeoutError, ConnectionError):
 
 class BrokerStoppedError(ServiceError, ConnectionError):
     """The broker stopped while the request waited."""
+
+
+class BusyError(ServiceError):
+    """More requests wait at the broker than may; later there may be room."""
 
 
 class NoWorkersError(ServiceError):

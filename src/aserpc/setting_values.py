@@ -106,7 +106,8 @@ def read_count(item: Given, metadata: Mapping[str, Any]) -> int | str:
         except ValueError:
             value = None
     number = 0 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
-    if not 0 < number <= MAX_COUNT:
+    most = metadata["most"]
+    if not 0 < number <= most:
         auto = ", or auto" if can_be_found else ""
-        raise item.bad(f"is no whole number of {metadata['unit']} from 1 to {MAX_COUNT}{auto}")
+        raise item.bad(f"is no whole number of {metadata['unit']} from 1 to {most}{auto}")
     return number

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from aserpc.default_folders import FOLDER, KEYS_FOLDER, default_folder, default_keys_folder, upward
 from aserpc.errors import SettingsError
 from aserpc.setting_values import (
+    MAX_COUNT,
     PLACEHOLDER,
     Given,
     read_address,
@@ -43,9 +44,16 @@ _LIKENESS = 0.8
 
 
 def _option(
-    help_: str, *, unit: str = "", text: str = "", never: bool = False, least: float | None = None
+    help_: str,
+    *,
+    unit: str = "",
+    text: str = "",
+    never: bool = False,
+    least: float | None = None,
+    most: int = MAX_COUNT,
 ) -> dict[str, Any]:
-    return {"help": help_, "unit": unit, "text": text, "never": never, "least": least}
+    limits = {"never": never, "least": least, "most": most}
+    return {"help": help_, "unit": unit, "text": text, **limits}
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,25 @@ class Settings:
         metadata=_option(
             "Time that a broken connection of a worker on another machine may take to come back "
             "before its requests run elsewhere",
+            unit="s",
+        ),
+    )
+    max_queue: int = field(
+        default=100_000,
+        metadata=_option(
+            "How many requests may wait for one calculator", unit="requests", most=10_000_000
+        ),
+    )
+    max_queue_bytes: int = field(
+        default=4 << 30,
+        metadata=_option(
+            "How much memory all requests at the broker may take", unit="bytes", most=1 << 60
+        ),
+    )
+    orphan_ttl: float = field(
+        default=60.0,
+        metadata=_option(
+            "Time that the broker keeps an answer for a client that is not known to have it",
             unit="s",
         ),
     )

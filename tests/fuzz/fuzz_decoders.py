@@ -24,7 +24,7 @@ from ase.constraints import FixAtoms, FixBondLength
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 with atheris.instrument_imports(include=["aserpc", "ase.constraints", "support.choices"]):
-    from aserpc.broker.roster import pack_roster
+    from aserpc.broker.roster import Roster, pack_roster
     from aserpc.encoding import pack
     from aserpc.header import pack_header
     from aserpc.payload import pack_atoms, pack_results
@@ -63,7 +63,14 @@ def seeds(target: str) -> list[bytes]:
         "atoms": [joined(pack_atoms(system).frames()) for system in systems()],
         "results": [joined(pack_results(own)[0])],
         "error": [msgpack.packb(error), msgpack.packb({**error, "kind": "no_workers"})],
-        "roster": [pack_roster([(b"\x00abc", "emt"), (b"\x01def", "lj")])],
+        "roster": [
+            pack_roster(
+                Roster(
+                    {b"\x00abc": ("emt", [(b"s" * 16, 7)]), b"\x01def": ("lj", [])},
+                    {b"\x00m": {"emt": 1}},
+                )
+            )
+        ],
         "spawned": [
             json.dumps(
                 {"a1": {"name": "emt", "gpus": ["0"], "handle": {"pid": 7, "started": 1}}}

@@ -14,6 +14,7 @@ from aserpc.client.failures import LONGEST_PAUSE, retry_pause
 from aserpc.errors import (
     AserpcError,
     BrokerStoppedError,
+    BusyError,
     DeadlineError,
     ProtocolError,
     QueueTimeoutError,
@@ -61,8 +62,13 @@ def test_no_retry_after_what_is_no_failure_of_the_service(fake: FakeBroker, kind
 
 
 def test_pauses_between_attempts_grow_to_a_limit() -> None:
-    pauses = [retry_pause(attempt) for attempt in (0, 1, 2, 3, 10, 100_000)]
+    error = WorkerLostError()
+    pauses = [retry_pause(attempt, error) for attempt in (0, 1, 2, 3, 10, 100_000)]
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, LONGEST_PAUSE, LONGEST_PAUSE])
+
+
+def test_a_busy_broker_is_left_alone_for_longest() -> None:
+    assert retry_pause(0, BusyError()) == LONGEST_PAUSE
 
 
 def test_there_are_pauses_between_attempts(fake: FakeBroker) -> None:

@@ -8,11 +8,10 @@ import signal
 import time
 from pathlib import Path
 
-import msgpack
 import pytest
 
 from aserpc import RemoteCalculator, list_calculators
-from aserpc.broker.roster import ROSTER_FILE
+from aserpc.broker.roster import ROSTER_FILE, Roster, unpack_roster
 from aserpc.errors import PoisonError, ServiceError
 from support.asking import energy_at
 from support.processes import Cli, Process
@@ -29,6 +28,11 @@ def gates(tmp_path: Path) -> Path:
 
 def folder_argument(folder: Path) -> str:
     return json.dumps({"folder": str(folder)})
+
+
+def roster(cli: Cli) -> Roster:
+    """Return what the broker leaves to the next."""
+    return unpack_roster((cli.sockets / ROSTER_FILE).read_bytes())
 
 
 def started(gates: Path) -> list[int]:
@@ -121,7 +125,8 @@ def test_a_killed_broker_is_replaced_without_loss(cli: Cli, gates: Path) -> None
     computing = cli.worker("Gate", "--kwargs", folder_argument(gates))
     call = InThread(lambda: energy_at(cli.calculator("gate"), 2))
     wait_for(lambda: started(gates))
-    wait_for(lambda: len(msgpack.unpackb((cli.sockets / ROSTER_FILE).read_bytes())) == 2)
+    # The next broker is to find both, and what is being computed.
+    wait_for(lambda: sorted(len(keys) for _, keys in roster(cli).workers.values()) == [0, 1])
     broker.signal(signal.SIGKILL)
     assert broker.wait() == -signal.SIGKILL
     assert (cli.sockets / "frontend.ipc").exists()

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import msgpack
 
 from aserpc.broker.effects import Effect, ToClient
-from aserpc.broker.records import Job, Worker
+from aserpc.broker.records import Calculator, Job, Worker
+from aserpc.broker.roster import pack_roster, unpack_roster
 from aserpc.broker.state import BrokerState
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import (
@@ -36,6 +37,12 @@ from aserpc.messages import (
 from .consistency import check_consistency
 
 M = TypeVar("M", bound=Message)
+
+#: How often the clients of a house speak, as long as they wait, s.
+CLIENT_INTERVAL = 5.0
+
+#: For how long a network's broker keeps answers, s; long for a client's pings.
+ORPHAN_TTL = 30.0
 
 #: Timeouts of the house's broker, s; unlike each other and unlike the defaults.
 WORKER_TIMEOUT, QUEUE_TIMEOUT = 20.0, 50.0
@@ -77,9 +84,18 @@ class WatchedState(BrokerState):
 
     def _move_job(self, job: Job, state: JobState) -> None:
         self.moves.add((job.state, state))
-        if state is JobState.ASSIGNED:
-            assert not job.calculator.idle, "a second slot is filled while a worker is idle"
         super()._move_job(job, state)
+
+    def _dispatch(self, calculator: Calculator, now: float) -> None:
+        before = len(self._effects)
+        super()._dispatch(calculator, now)
+        for effect in self._effects[before:]:
+            if isinstance(effect.message, Request):
+                loads = [len(worker.jobs) for worker in calculator.serving.values()]
+                load = len(self.workers[effect.peer].jobs)
+                has_room = [len(calculator.serving[peer].jobs) for peer in calculator.partial]
+                assert not calculator.idle or load == 1, "a second slot, and a worker is idle"
+                assert load <= min(has_room, default=load) + 1, f"uneven slots: {loads}"
 
     def _move_worker(self, worker: Worker, state: WorkerState) -> None:
         if worker.state is not state:
@@ -95,10 +111,13 @@ class House:
 
     def __init__(self, now: float = 1000.0, **settings: Any) -> None:
         timeouts = {"worker_timeout": WORKER_TIMEOUT, "request_queue_timeout": QUEUE_TIMEOUT}
-        self.state = WatchedState(b"i" * 16, **{**timeouts, **settings})
+        self.settings = {**timeouts, **settings}
+        self.state = WatchedState(b"i" * 16, **self.settings)
         self.now = now
         #: Workers without a connection.
         self.cut: set[bytes] = set()
+        #: Clients that are not there any more.
+        self.silent: set[bytes] = set()
         #: What each peer was sent and has not taken.
         self.mail: defaultdict[bytes, list[Message]] = defaultdict(list)
 
@@ -112,11 +131,24 @@ class House:
 
     def wait(self, seconds: float) -> None:
         """Let time pass, ticking whenever the state asks for it."""
-        ends_at = self.now + seconds
-        while (due := self.state.next_tick()) is not None and due <= ends_at:
-            self.now = max(self.now, due)
-            self.perform(self.state.tick(self.now))
-        self.now = ends_at
+        ends_at, pause_ends_at = self.now + seconds, float("-inf")
+        while pause_ends_at < ends_at:
+            pause_ends_at = min(ends_at, self.now + CLIENT_INTERVAL)
+            while (due := self.state.next_tick()) is not None and due <= pause_ends_at:
+                self.now = max(self.now, due)
+                self.perform(self.state.tick(self.now))
+            self.now = pause_ends_at
+            for client in list(self.state.clients.values()):
+                if client.jobs and client.peer not in self.silent:
+                    self.state.from_client(client.peer, Ping(), [], self.now)
+
+    def restart(self) -> None:
+        """Kill the broker, and start another that finds what it left."""
+        roster = unpack_roster(pack_roster(self.state.roster(self.now)))
+        self.state = WatchedState(b"j" * 16, **self.settings)
+        self.state.expect(roster, self.now)
+        self.mail.clear()
+        check_consistency(self.state)
 
     def perform(self, effects: list[Effect]) -> None:
         todo = deque(effects)
@@ -233,5 +265,6 @@ class House:
     def is_empty(self) -> bool:
         """Whether the state keeps nothing more."""
         state = self.state
-        left = (state.jobs, state.workers, state.calculators, len(state._timers))
-        return not any(left)
+        # Answers, and clients without requests, are forgotten in time.
+        timers = len(state._timers) - len(state.clients) - state.answers.is_timed
+        return not any((state.jobs, state.held, state.workers, state.calculators, timers))

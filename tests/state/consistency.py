@@ -7,6 +7,8 @@ from aserpc.broker.records import SERVING, TAKING, Calculator, Worker
 from aserpc.broker.state import BrokerState
 from aserpc.broker.tables import JobState, WorkerState
 
+J = JobState
+
 
 def check_consistency(state: BrokerState) -> None:
     """Check that the broker's indexes agree, and that nobody waits who need not."""
@@ -21,10 +23,14 @@ def check_consistency(state: BrokerState) -> None:
             assert verdict(job) is not None
             assert job.timer is not None
         else:
-            assert job.state in (JobState.ASSIGNED, JobState.RUNNING)
+            assert job.state in (JobState.ASSIGNED, JobState.RUNNING, JobState.ORPHANED)
             assert job.worker is not None
             assert state.workers[job.worker.peer] is job.worker
             assert job.worker.jobs[key] is job
+        if job.state is not JobState.ORPHANED:
+            assert job.is_known
+            assert state.clients[job.client].jobs[key] is job
+    _check_clients(state)
     for peer, worker in state.workers.items():
         assert worker.peer == peer
         assert state.calculators[worker.calculator.name] is worker.calculator
@@ -40,8 +46,19 @@ def check_consistency(state: BrokerState) -> None:
     condemned = sum(job.state is JobState.CONDEMNED for job in state.jobs.values())
     deadlines += condemned + len(state.deaths)
     others = len(state.workers) + 2 * len(state.calculators) + len(state.managers) + 1
+    others += len(state.clients) + 2  # one trial of all connections, one for the oldest answer
     assert len(state._timers) <= deadlines + others, "timers leak"
     _check_managers(state)
+
+
+def _check_clients(state: BrokerState) -> None:
+    assert state.held == sum(job.size for job in state.jobs.values())
+    waiting = [job for job in state.jobs.values() if job.state is not JobState.ORPHANED]
+    assert sum(len(client.jobs) for client in state.clients.values()) == len(waiting)
+    assert all(client.timer is not None for client in state.clients.values())
+    answers = state.answers
+    assert answers.size == sum(kept.size for kept in answers._kept.values()) <= answers.limit
+    assert not any(key in state.jobs for key in answers._kept), "an answer, and computed again"
 
 
 def _check_managers(state: BrokerState) -> None:
@@ -61,14 +78,14 @@ def _check_worker(worker: Worker) -> None:
     assert worker.state not in (WorkerState.GONE, WorkerState.LOST)
     if worker.state in SERVING:
         assert bool(worker.jobs) is (worker.state is WorkerState.BUSY)
-    elif worker.state is not WorkerState.LEAVING:
+    elif worker.state is WorkerState.LOADING:
         assert not worker.jobs
     states = [job.state for job in worker.jobs.values()]
     assert all(job.worker is worker for job in worker.jobs.values())
     assert states[:1] != [JobState.ASSIGNED], "nothing runs before it"
     assert len(states) == 1 or not any(job.alone for job in worker.jobs.values())
     assert states.count(JobState.RUNNING) <= 1
-    assert {*states} <= {JobState.ASSIGNED, JobState.RUNNING, JobState.CANCELLED}
+    assert {*states} <= {J.ASSIGNED, J.RUNNING, J.CANCELLED, J.ORPHANED}
 
 
 def _check_groups(calculator: Calculator, members: list[Worker]) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from aserpc.broker.effects import Effect, ToClient
-from aserpc.broker.records import RosterEntry
+from aserpc.broker.roster import Roster, pack_roster, unpack_roster
 from aserpc.client.state import ClientState, Resolve, Send
 from aserpc.client.state import Effect as ClientEffect
 from aserpc.errors import AserpcError
@@ -14,7 +14,7 @@ from aserpc.messages import Answer, Buffer, Message, Request, RequestKey, Shutdo
 from aserpc.worker.batching import Batching, Job, Limits
 from aserpc.worker.state import WorkerState
 
-from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, WatchedState, about, session
+from .builders import ORPHAN_TTL, QUEUE_TIMEOUT, WORKER_TIMEOUT, WatchedState, about, session
 from .consistency import check_consistency
 
 IDLE_TIMEOUT, HEARTBEAT, CLIENT_TIMEOUT = 40.0, 4.0, 15.0
@@ -56,14 +56,20 @@ class Network:
         self.clients = {b"client %d" % n: Client(ClientState("here")) for n in range(2)}
         self.workers: dict[bytes, Worker] = {}
         self.count = 0
-        self.start_broker([])
+        #: When each request was computed last.
+        self.computed_at: dict[RequestKey, float] = {}
+        #: Requests that may be computed again: what was known of them is lost.
+        self.excused: set[RequestKey] = set()
+        self.start_broker(Roster())
 
     # ---- the broker ------------------------------------------------------------------------------
 
-    def start_broker(self, roster: list[RosterEntry]) -> None:
+    def start_broker(self, roster: Roster) -> None:
         self.count += 1
-        self.broker = WatchedState(b"%016d" % self.count, WORKER_TIMEOUT, QUEUE_TIMEOUT)
-        self.broker.expect(roster, self.now)
+        self.broker = WatchedState(
+            b"%016d" % self.count, WORKER_TIMEOUT, QUEUE_TIMEOUT, orphan_ttl=ORPHAN_TTL
+        )
+        self.broker.expect(unpack_roster(pack_roster(roster)), self.now)
 
     def restart_broker(self, *, stops: bool, keeps: int) -> None:
         """Replace the broker; of what it had not read, the first messages are lost."""
@@ -71,8 +77,28 @@ class Network:
             self.perform(self.broker.stop())
         for link in self.links():
             for _ in range(min(keeps, len(link.up))):
-                link.up.popleft()
-        self.start_broker(self.broker.roster())
+                self.lose(link.up.popleft())
+        roster = self.broker.roster(self.now)
+        # The roster tells of what takes long; answers that are kept are lost with the broker.
+        told = {key for _, keys in roster.workers.values() for key in keys}
+        sent = {key for worker in self.broker.workers.values() for key in worker.jobs}
+        self.excused |= {*self.computed_at} | (sent - told)
+        self.start_broker(roster)
+
+    def lose(self, parcel: Parcel) -> None:
+        """Lose what a worker sent: what it has computed may have to be computed again."""
+        if isinstance(parcel[0], Answer):
+            self.excused.add(parcel[0].key)
+
+    def cut(self, peer: bytes, *, unread: int, noticed: bool) -> None:
+        """Break a client's connection; what is on its way is lost, but for what arrived before."""
+        link = self.clients[peer].link
+        link.up.clear()
+        while len(link.down) > unread:
+            link.down.pop()
+        self.broker.client_connection_closed(self.now)
+        if noticed:
+            self.broker.client_unreachable(peer, self.now)
 
     def links(self) -> list[Link]:
         links = [client.link for client in self.clients.values()]
@@ -200,6 +226,11 @@ class Network:
             request, payload = job.request, job.payload
             assert payload == [str(request.id).encode()]
             worker.computed.append(request.key)
+            before = self.computed_at.get(request.key, float("-inf"))
+            excused = request.key in self.excused
+            assert excused or self.now >= before + ORPHAN_TTL, "it was computed twice"
+            self.excused.discard(request.key)
+            self.computed_at[request.key] = self.now
             self.put(peer, worker.state.computed(Answer(*request.key), self.now))
 
     def finish(self, peer: bytes) -> None:
@@ -207,7 +238,8 @@ class Network:
 
     def kill(self, peer: bytes) -> None:
         """End a worker's process; what it sent may still arrive or not."""
-        del self.workers[peer]
+        for parcel in self.workers.pop(peer).link.up:
+            self.lose(parcel)
         self.broker.connection_closed(self.now)
 
     def put(self, peer: bytes, messages: list[Message]) -> None:

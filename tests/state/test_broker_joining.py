@@ -173,12 +173,6 @@ def test_ready_again_with_more_room_gets_what_waits(house: House) -> None:
     assert house.given(b"w") == keys[1:]
 
 
-def test_requests_that_the_broker_does_not_know_are_ignored_in_ready(house: House) -> None:
-    house.worker(b"w", ready(running=[(session("old"), 1)]))
-    key = house.ask()
-    assert house.given(b"w") == [key]
-
-
 # ---- failing to load -----------------------------------------------------------------------------
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from aserpc.messages import (
-    Answer,
     Dismiss,
+    Ping,
     Request,
     Shutdown,
-    Unknown,
 )
 
-from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, ready, request, session
+from .builders import QUEUE_TIMEOUT, House, ready, request, session
 
 
 @pytest.fixture
@@ -129,100 +128,6 @@ def test_what_a_leaving_worker_lost_waits_no_longer_than_the_queue_timeout(house
     assert house.answers() == {second: "queue_timeout"}
 
 
-# ---- a broker that comes back --------------------------------------------------------------------
-
-
-def restarted(peers: tuple[bytes, ...] = (b"w",)) -> House:
-    """Return a house whose broker served the workers before it was restarted."""
-    house = House()
-    house.state.expect([(peer, "lj") for peer in peers], house.now)
-    return house
-
-
-def test_the_roster_names_the_workers(house: House) -> None:
-    house.serve(b"v")
-    house.load(b"w", name="emt")
-    assert house.state.roster() == [(b"v", "lj"), (b"w", "emt")]
-
-
-def test_the_roster_is_to_be_saved_when_a_worker_comes_or_goes(house: House) -> None:
-    assert not house.state.roster_changed
-    house.serve(b"w")
-    assert house.state.roster_changed
-    house.state.roster_changed = False
-    house.answer(b"w", house.ask())
-    assert not house.state.roster_changed
-    house.goodbye(b"w")
-    assert house.state.roster_changed
-
-
-def test_requests_wait_for_a_worker_that_is_expected() -> None:
-    house = restarted()
-    key = house.ask()
-    assert house.answers() == {}
-    house.wait(1)
-    assert house.take(b"w", Unknown)
-    house.worker(b"w", ready())
-    assert house.given(b"w") == [key]
-
-
-def test_an_expected_worker_that_computes_for_long_is_waited_for() -> None:
-    house = restarted()
-    house.ask()
-    house.wait(100 * WORKER_TIMEOUT)
-    assert states(house) == {b"w": "returning"}
-
-
-def test_an_expected_worker_s_connection_has_a_grace() -> None:
-    house = restarted()
-    house.cut.add(b"w")
-    house.wait(4)
-    assert states(house) == {b"w": "returning"}
-    house.cut.clear()
-    house.wait(0.3)
-    assert house.take(b"w", Unknown)
-    house.wait(100)
-    assert states(house) == {b"w": "returning"}
-
-
-def test_an_expected_worker_that_does_not_come_back_is_lost() -> None:
-    house = restarted()
-    key = house.ask()
-    house.cut.add(b"w")
-    house.wait(5.5)
-    assert states(house) == {}
-    assert house.answers() == {key: "no_workers"}
-    assert house.is_empty()
-
-
-def test_trying_an_expected_worker_does_not_multiply() -> None:
-    house = restarted()
-    house.cut.add(b"w")
-    house.wait(4.9)
-    house.cut.clear()
-    house.wait(1)
-    house.take(b"w", Unknown)
-    house.wait(WORKER_TIMEOUT)
-    assert len(house.take(b"w", Unknown)) <= 2
-
-
-def test_an_expected_worker_s_word_makes_it_register() -> None:
-    house = restarted()
-    house.beat(b"w")
-    assert house.take(b"w", Unknown)
-    house.worker(b"w", Answer(session("s"), 3))
-    assert house.mail[b"client"] == []
-    house.load(b"w")
-    assert states(house) == {b"w": "loading"}
-
-
-def test_an_expected_worker_may_leave() -> None:
-    house = restarted((b"v", b"w"))
-    assert house.leave(b"v")
-    house.goodbye(b"w")
-    assert house.is_empty()
-
-
 # ---- the status ----------------------------------------------------------------------------------
 
 
@@ -270,10 +175,13 @@ def test_the_status_tells_how_much_is_kept(house: House) -> None:
     asked = house.ask(), house.ask(1, deadline=5.0)
     tables = house.status()["tables"]
     assert (tables["requests"], tables["workers"], tables["timers"]) == (2, 1, 2)
+    assert (tables["clients"], tables["answers"]) == (1, 0)
     for key in asked:
         house.answer(b"w", key)
-    assert house.status()["tables"]["requests"] == 0
+    tables = house.status()["tables"]
+    assert (tables["requests"], tables["clients"], tables["answers"]) == (0, 0, 2)
     assert house.leave(b"w")
+    house.client(Ping(received=[[session("s"), 0, 1]]))
     assert set(house.status()["tables"].values()) == {0}
 
 

@@ -1,26 +1,38 @@
-"""Any history of clients and workers: each request is answered once, where it was asked last."""
+"""Any history of clients and workers: each request is answered once, where it was asked last.
+
+And computed once: answers that are lost, clients that come back and a broker that is killed cost no
+second calculation.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from aserpc.broker.clients import CLIENT_TIMEOUT, LOCAL_GRACE
 from aserpc.broker.deaths import MAX_ATTEMPTS
+from aserpc.broker.restart import LONG
 from aserpc.broker.tables import JobState
 from aserpc.messages import (
     Answer,
     Cancel,
     Dismiss,
+    Ready,
     Refuse,
     Request,
     RequestKey,
+    Unknown,
     failure,
 )
 
 from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT, House, about, ready, session
+
+#: For how long answers are kept, s.
+ORPHAN_TTL = 25.0
 
 CLIENTS = (b"client 0", b"client 1", b"client 2")
 numbers = st.integers(0, 1000)
@@ -35,6 +47,20 @@ class Model:
     is_ready: bool = False
     #: The requests that reached it and that it has not answered, in order.
     has: list[RequestKey] = field(default_factory=list)
+    #: What it says when it registers again.
+    capacity: int = 1
+    max_batch: int = 1
+    differs: int = 0
+
+    def ready(self, running: Iterable[RequestKey] = ()) -> Ready:
+        """Return what it says of itself."""
+        return ready(
+            self.name,
+            self.capacity,
+            running,
+            description=about(args=[self.differs]),
+            max_batch=self.max_batch,
+        )
 
 
 class BrokerMachine(RuleBasedStateMachine):
@@ -42,11 +68,20 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @initialize(mixed=st.booleans(), capacities=st.lists(st.integers(1, 3), max_size=3))
     def begin(self, mixed: bool, capacities: list[int]) -> None:
-        self.house = House(allow_mixed=mixed)
+        self.house = House(allow_mixed=mixed, orphan_ttl=ORPHAN_TTL, max_queue=40)
         self.workers: dict[bytes, Model] = {}
         #: Who asked last, for each request that has no answer and is not cancelled.
         self.open: dict[RequestKey, bytes] = {}
         self.ended: set[RequestKey] = set()
+        #: All requests.
+        self.asked: dict[RequestKey, Request] = {}
+        #: Those of `open` whose answers did not arrive, and those whose clients are gone.
+        self.lost: set[RequestKey] = set()
+        self.gone: set[RequestKey] = set()
+        #: When a worker answered last, for each request.
+        self.answered_at: dict[RequestKey, float] = {}
+        #: Clients whose next answers do not arrive.
+        self.deaf: set[bytes] = set()
         self.count = 0
         for capacity in capacities:
             self.hello("lj")
@@ -61,7 +96,12 @@ class BrokerMachine(RuleBasedStateMachine):
                 self.read(peer)
             for peer in CLIENTS:
                 for key in self.house.answers(peer):
-                    assert self.open.pop(key, None) == peer, "not asked, answered, or another's"
+                    assert self.open.get(key) == peer, "not asked, answered, or another's"
+                    if peer in self.deaf:
+                        self.lost.add(key)
+                        continue
+                    del self.open[key]
+                    self.lost.discard(key)
                     self.ended.add(key)
                 self.house.mail[peer].clear()
 
@@ -80,6 +120,19 @@ class BrokerMachine(RuleBasedStateMachine):
                     self.house.answer(peer, key, error=failure("cancelled", ""))
             elif isinstance(message, Dismiss | Refuse):
                 self.workers.pop(peer, None)
+            elif isinstance(message, Unknown) and self.house.state.incarnation == b"j" * 16:
+                # One that computes says nothing.
+                if not worker.is_ready:
+                    self.house.load(peer, name=worker.name)
+                elif not worker.has:
+                    self.house.worker(peer, worker.ready())
+
+    def has_answered(self, peer: bytes, key: RequestKey) -> None:
+        """Have a worker answer a request: the second time only if the first was long ago."""
+        before = self.answered_at.get(key, float("-inf"))
+        assert self.house.now >= before + ORPHAN_TTL, "it was computed twice"
+        self.answered_at[key] = self.house.now
+        self.house.answer(peer, key)
 
     def some(self, number: int, *, ready: bool | None = None) -> bytes | None:
         """Pick a worker."""
@@ -102,8 +155,11 @@ class BrokerMachine(RuleBasedStateMachine):
     def ask(self, sessions: str, peer: bytes, name: str, deadline: float | None, op: str) -> None:
         for who in sessions:
             self.count += 1
-            self.open[session(who), self.count] = peer
-            self.house.ask(self.count, who, name, peer, deadline=deadline, op=op)
+            key = session(who), self.count
+            self.open[key] = peer
+            received = [[*old, old[1]] for old in list(self.ended)[-3:]]
+            self.asked[key] = Request(*key, name, op, deadline=deadline, received=received)
+            self.house.client(self.asked[key], peer)
         self.settle()
 
     @precondition(lambda self: self.open)
@@ -111,6 +167,9 @@ class BrokerMachine(RuleBasedStateMachine):
     def ask_again(self, number: int, peer: bytes) -> None:
         key = self.known(number)
         self.open[key] = peer
+        if key in self.lost:
+            self.ask_for_lost(number, peer)
+            return
         job = self.house.job(key)
         before = (job.state, job.worker, job.attempts, self.house.state.jobs.copy())
         self.house.client(job.request, peer)
@@ -123,17 +182,93 @@ class BrokerMachine(RuleBasedStateMachine):
         self.open[key] = peer
         keys = [key, *list(self.ended)[:2]]
         pong = self.house.ping(*keys, peer=peer)
-        assert [tuple(entry[:2]) for entry in pong.known] == [key]
-        assert len(pong.unknown) == len(keys) - 1
+        known = [] if key in self.lost else [key]
+        assert [tuple(entry[:2]) for entry in pong.known] == known
+        assert len(pong.unknown) == len(keys) - len(known)
 
     @precondition(lambda self: self.open)
     @rule(number=numbers)
     def cancel(self, number: int) -> None:
         key = self.known(number)
         del self.open[key]
+        self.lost.discard(key)
         self.ended.add(key)
         self.house.cancel(key)
         self.settle()
+
+    @rule(number=numbers)
+    def lose_an_answer(self, number: int) -> None:
+        peer = self.some(number, ready=True)
+        if peer is not None and self.workers[peer].has:
+            key = self.workers[peer].has.pop(0)
+            before, self.deaf = self.deaf, {*CLIENTS}
+            self.has_answered(peer, key)
+            self.settle()
+            self.deaf = before
+
+    @precondition(lambda self: self.lost)
+    @rule(number=numbers, peer=st.sampled_from(CLIENTS))
+    def ask_for_lost(self, number: int, peer: bytes) -> None:
+        key = sorted(self.lost)[number % len(self.lost)]
+        self.open[key] = peer
+        self.lost.remove(key)
+        is_kept = self.house.state.answers.get(key) is not None
+        assert is_kept or self.house.now >= self.answered_at.get(key, -1e9) + ORPHAN_TTL
+        self.house.client(self.asked[key], peer)
+        self.settle()
+        assert not is_kept or key in self.ended | self.lost
+
+    @rule(peer=st.sampled_from(CLIENTS))
+    def lose_answers(self, peer: bytes) -> None:
+        """Have a client lose what it is sent, until it listens again."""
+        self.deaf.symmetric_difference_update({peer})
+
+    @rule(peer=st.sampled_from(CLIENTS), how=st.sampled_from(["broken", "silent"]))
+    def lose_a_client(self, peer: bytes, how: str) -> None:
+        """Have a client go, for longer than it may."""
+        self.house.silent.add(peer)
+        if how == "broken":
+            self.house.state.client_unreachable(peer, self.house.now)
+        self.let_live(LOCAL_GRACE if how == "broken" else 1.5 * CLIENT_TIMEOUT)
+        self.house.silent.remove(peer)
+        for key in [key for key, client in self.open.items() if client == peer]:
+            del self.open[key]
+            self.lost.discard(key)
+            self.gone.add(key)
+        self.settle()
+
+    @precondition(lambda self: self.gone)
+    @rule(number=numbers, peer=st.sampled_from(CLIENTS))
+    def come_back(self, number: int, peer: bytes) -> None:
+        """Have a client that was gone ask again."""
+        key = sorted(self.gone)[number % len(self.gone)]
+        self.gone.remove(key)
+        self.open[key] = peer
+        self.house.client(self.asked[key], peer)
+        self.settle()
+
+    @rule(early=st.booleans())
+    def kill_the_broker(self, early: bool) -> None:
+        """Kill the broker; the next one finds clients and workers that were not told.
+
+        `early`: all answer what they compute before their clients come back.
+        """
+        if not early:  # it is in the roster
+            self.house.wait(LONG)
+        self.settle()
+        self.house.restart()
+        for peer, worker in list(self.workers.items()) if early else ():
+            while worker.has:
+                self.has_answered(peer, worker.has.pop(0))
+        for key in self.lost | self.gone:  # their answers were kept by the one that is killed
+            self.answered_at.pop(key, None)
+        self.house.wait(1.0)
+        self.settle()
+        for key, peer in list(self.open.items()):
+            assert not self.house.ping(key, peer=peer).known
+            self.lost.discard(key)
+            self.house.client(self.asked[key], peer)
+            self.settle()
 
     # ---- workers ---------------------------------------------------------------------------------
 
@@ -160,12 +295,11 @@ class BrokerMachine(RuleBasedStateMachine):
     def is_ready(self, number: int, capacity: int, differs: int, batches: bool) -> None:
         peer = self.some(number, ready=False)
         if peer is not None:
-            self.workers[peer].is_ready = True
-            name = self.workers[peer].name
-            description = about(args=[differs])
+            worker = self.workers[peer]
             capacity, most = (2 * capacity, capacity) if batches else (capacity, 1)
-            message = ready(name, capacity, description=description, max_batch=most)
-            self.house.worker(peer, message)
+            worker.capacity, worker.max_batch = capacity, most
+            worker.is_ready, worker.differs = True, differs
+            self.house.worker(peer, worker.ready())
             self.settle()
 
     @rule(number=numbers, capacity=st.integers(1, 3), loses=st.booleans())
@@ -175,8 +309,8 @@ class BrokerMachine(RuleBasedStateMachine):
             worker = self.workers[peer]
             if loses:
                 worker.has = worker.has[:-1]
-            most = self.house.state.workers[peer].max_batch
-            self.house.worker(peer, ready(worker.name, capacity, worker.has, max_batch=most))
+            worker.capacity = capacity
+            self.house.worker(peer, worker.ready(worker.has))
             self.settle()
 
     @rule(number=numbers, which=st.integers(0, 3))
@@ -187,17 +321,27 @@ class BrokerMachine(RuleBasedStateMachine):
             key = has.pop(which % len(has))
             if which == 3:
                 self.house.worker(peer, Answer(*key, part=0))
-            self.house.answer(peer, key)
+            self.has_answered(peer, key)
             self.settle()
+
+    @rule()
+    def work(self) -> None:
+        """Have each worker answer what it computes."""
+        for peer, worker in list(self.workers.items()):
+            if worker.has:
+                self.has_answered(peer, worker.has.pop(0))
+        self.settle()
 
     @precondition(lambda self: self.open)
     @rule(number=numbers, which=numbers)
     def answer_what_it_has_not(self, number: int, which: int) -> None:
         peer, key = self.some(number), self.known(which)
-        if peer is not None and key not in self.workers[peer].has:
-            self.house.answer(peer, key)
-            self.settle()
-            assert key in self.open
+        if peer is not None and key not in self.workers[peer].has and key not in self.lost:
+            job = self.house.job(key)
+            if job.state is not JobState.QUEUED or job.started_at:
+                self.house.answer(peer, key)
+                self.settle()
+                assert key in self.open
 
     def leave(self, number: int) -> None:
         peer = self.some(number, ready=True)
@@ -250,6 +394,10 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 3.0, WORKER_TIMEOUT / 2, QUEUE_TIMEOUT]))
     def wait(self, seconds: float) -> None:
         """Let time pass while the workers are alive."""
+        self.let_live(seconds)
+
+    def let_live(self, seconds: float) -> None:
+        """Let time pass while the workers are alive."""
         ends_at = self.house.now + seconds
         while self.house.now < ends_at:
             for peer in self.workers:
@@ -278,7 +426,16 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_request_is_lost(self) -> None:
-        assert {*self.house.state.jobs} == {*self.open}
+        jobs = self.house.state.jobs
+        orphans = {key for key, job in jobs.items() if job.state is JobState.ORPHANED}
+        assert {*jobs} - orphans == {*self.open} - self.lost
+        assert not orphans & {*self.open}
+
+    @invariant()
+    def nothing_is_kept_that_has_arrived(self) -> None:
+        for key in self.ended & {*self.answered_at}:
+            kept = self.house.state.answers.get(key)
+            assert kept is None or self.house.now < self.answered_at[key] + ORPHAN_TTL
 
     @invariant()
     def workers_have_what_the_broker_thinks(self) -> None:
@@ -298,6 +455,11 @@ class BrokerMachine(RuleBasedStateMachine):
         if not hasattr(self, "house"):
             return
         self.house.wait(2 * WORKER_TIMEOUT)  # dead ones are noticed, idle ones lost
+        self.settle()
+        self.deaf.clear()
+        for key in list(self.lost):
+            self.lost.remove(key)
+            self.house.client(self.asked[key], self.open[key])
         self.settle()
         for peer in list(self.house.state.workers):
             self.house.goodbye(peer)

@@ -75,6 +75,48 @@ def test_slots_beyond_the_first_fill_when_no_worker_is_idle(house: House) -> Non
     assert house.status()["pending_requests"] == {"lj": 1}
 
 
+def test_slots_fill_evenly(house: House) -> None:
+    house.serve(b"u", b"v", b"w", capacity=5)
+    for number in range(12):
+        house.ask(number)
+        loads = sorted(len(worker.jobs) for worker in house.state.workers.values())
+        assert loads[-1] - loads[0] <= 1
+    assert [len(house.given(peer)) for peer in (b"u", b"v", b"w")] == [4, 4, 4]
+
+
+def test_the_worker_with_the_fewest_requests_gets_the_next(house: House) -> None:
+    house.serve(b"v", b"w", capacity=4)
+    for number in range(6):
+        house.ask(number, "ab"[number % 2])
+    done = house.given(b"w")[:2]
+    assert len(done) == 2
+    for key in done:
+        house.answer(b"w", key)
+    house.given(b"v")
+    later = [house.ask(number) for number in (6, 7)]
+    assert house.given(b"w")[-2:] == later
+
+
+def test_a_worker_with_room_for_many_waits_for_those_with_less(house: House) -> None:
+    house.serve(b"large", capacity=100)
+    house.serve(b"small", capacity=2)
+    for number in range(10):
+        house.ask(number)
+    assert len(house.given(b"small")) == 2
+    assert len(house.given(b"large")) == 8
+
+
+def test_of_those_with_as_few_requests_the_one_that_served_the_session_is_asked(
+    house: House,
+) -> None:
+    house.serve(b"u", b"v", b"w", capacity=3)
+    for number, who in enumerate("abc"):
+        house.ask(number, who)
+    (mine,) = (peer for peer in (b"u", b"v", b"w") if house.given(peer) == [(session("b"), 1)])
+    key = house.ask(3, "b")
+    assert house.given(mine) == [key]
+
+
 def test_a_session_returns_to_the_worker_that_served_it_last(house: House) -> None:
     house.serve(b"u", b"v")
     a, b = house.ask(0, "a"), house.ask(0, "b")

@@ -94,6 +94,29 @@ def test_an_event_costs_the_same_while_many_workers_load(name: str) -> None:
     assert large <= small + 30
 
 
+def test_an_event_costs_the_same_with_many_workers_that_have_room() -> None:
+    def cost(workers: int) -> int:
+        state = BrokerState(b"i" * 16)
+        for number in range(workers):
+            state.from_worker(b"%d" % number, ready(capacity=4), [], 0.0)
+        for number in range(2 * workers):
+            state.from_client(b"c", request(number), [], 0.0)
+        return steps(lambda: state.from_client(b"c", request(10**6), [], 1.0))
+
+    assert cost(1000) <= cost(3) + 30
+
+
+def test_what_arrived_costs_the_same_however_much_is_kept() -> None:
+    def cost(kept: int) -> int:
+        state = house(0, 1)
+        for number in range(kept):
+            state.answers.keep(b"c", Answer(session("t"), number), [], 0.0)
+        received = [[session("t"), 0, 0]]
+        return steps(lambda: state.from_client(b"c", Ping(received=received), [], 1.0))
+
+    assert cost(10_000) <= cost(3) + 30
+
+
 def test_the_last_of_many_workers_to_load_costs_no_more() -> None:
     def last(workers: int) -> int:
         state = house(0, 0, loading=workers)

@@ -10,6 +10,7 @@ from aserpc.messages import FAILURES, failure
 
 EXPECTED: dict[str, tuple[type[Exception], ...]] = {
     "calculation": (errors.CalculationError,),
+    "busy": (errors.BusyError, errors.ServiceError),
     "no_workers": (errors.NoWorkersError, errors.ServiceError),
     "queue_timeout": (errors.QueueTimeoutError, TimeoutError, errors.ServiceError),
     "worker_lost": (errors.WorkerLostError, ConnectionError, errors.ServiceError),

@@ -204,11 +204,11 @@ WRONG: dict[str, bytes] = {
     "a kind that nests": packed(nested(1000), []),
     "a kind that is long": packed("X" * 100_000),
     "a field too few": packed("PING"),
-    "a field too many": packed("PING", [], 0, []),
-    "a field of another type": packed("PING", {}, 0),
+    "a field too many": packed("PING", [], 0, [], []),
+    "a field of another type": packed("PING", {}, 0, []),
     "a field that is true": packed("STATUS_REQUEST", True),
     "a number that is a float": packed("STATUS_REQUEST", 1.0),
-    "more after it": packed("PING", [], 0) + b"\x00",
+    "more after it": packed("PING", [], 0, []) + b"\x00",
     "a name that is no UTF-8": packed("HELLO", b"\xff", {}),
     "broken UTF-8": b"\x94\x01\xa5HELLO\xa2\xff\xfe\x80",
     "an empty name": packed("HELLO", "", {}),
@@ -221,7 +221,7 @@ WRONG: dict[str, bytes] = {
     "an id beyond 63 bits": packed("CANCEL", [[S, 1 << 63]]),
     "an id that is true": packed("CANCEL", [[S, True]]),
     "a key of three": packed("CANCEL", [[S, 1, 2]]),
-    "a key that is none": packed("PING", [None], 0),
+    "a key that is none": packed("PING", [None], 0, []),
     "a capacity of nothing": changed(READY, capacity=0),
     "a capacity beyond all": changed(READY, capacity=1 << 40),
     "a worker that computes none at a time": changed(READY, max_batch=0),
@@ -237,7 +237,7 @@ WRONG: dict[str, bytes] = {
     "a description that nests": changed(READY, about=msgpack.packb({"kwargs": nested(900)})),
     "an identity that nests": packed("HELLO", "lj", {"pid": nested(900)}),
     "options that nest": packed(
-        "REQUEST", S, 1, "lj", "calculate", [], "any", {"a": nested(900)}, b"", None
+        "REQUEST", S, 1, "lj", "calculate", [], "any", {"a": nested(900)}, b"", None, []
     ),
     "an error that nests": changed(ANSWER, error={"kind": "x", "y": nested(900)}),
     "an error without kind": changed(ANSWER, error={}),
@@ -250,9 +250,17 @@ WRONG: dict[str, bytes] = {
     "a deadline that is no number": changed(Request(S, 0, "lj"), deadline=float("nan")),
     "a timeout that is no number": changed(READY, calculation_timeout=float("nan")),
     "a kind of error that is none": changed(ANSWER, error={"kind": 1}),
-    "an unknown op": packed("REQUEST", S, 1, "lj", "steal", [], "any", {}, b"", None),
-    "an unknown target": packed("REQUEST", S, 1, "lj", "calculate", [], "all", {}, b"", None),
-    "a property that is none": packed("REQUEST", S, 1, "lj", "calculate", [1], "any", {}, b"", 1),
+    "an unknown op": packed("REQUEST", S, 1, "lj", "steal", [], "any", {}, b"", None, []),
+    "an unknown target": packed("REQUEST", S, 1, "lj", "calculate", [], "all", {}, b"", None, []),
+    "a property that is none": packed(
+        "REQUEST", S, 1, "lj", "calculate", [1], "any", {}, b"", 1, []
+    ),
+    "answers of two": packed("PING", [], 0, [[S, 1]]),
+    "answers of a short session": packed("PING", [], 0, [[b"s", 1, 1]]),
+    "answers from none": packed("PING", [], 0, [[S, None, 1]]),
+    "answers to none": packed("PING", [], 0, [[S, 1, 1 << 63]]),
+    "answers without end": packed("PING", [], 0, [[S, 0, (1 << 63) - 1]]),
+    "answers in great number": packed("PING", [], 0, [[S, i, i + 999] for i in range(11)]),
     "a map with a list as key": b"\x93\x01\xa6STATUS\x81\x90\x01",
     "news that nests": packed("PONG", b"i", [[S, 1, nested(900), ""]], [], 0),
     "news of three": packed("PONG", b"i", [[S, 1, ""]], [], 0),
@@ -298,7 +306,7 @@ def test_the_largest_request_that_the_broker_takes_reaches_the_worker() -> None:
     numbers = [1.5] * 200_000
     options = msgpack.packb({"x": numbers}, use_single_float=True)
     frame = msgpack.packb([PROTOCOL_VERSION, "REQUEST", S, 1, "lj", "calculate", [], "any"])
-    frame = bytes([0x90 + 11]) + frame[1:] + options + b"\xc4\x00\xc0"
+    frame = bytes([0x90 + 12]) + frame[1:] + options + b"\xc4\x00\xc0\x90"
     assert len(frame) < MAX_HEADER_SIZE
     message = unpack_header(frame, FROM_CLIENT)
     again = pack_header(message)

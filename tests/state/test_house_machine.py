@@ -1,7 +1,8 @@
 """Broker, workers and clients together, with late messages, deaths and new brokers.
 
 What each of them promises holds only if the others do their part: no request is answered twice or
-with another's results, and when messages flow again, each has an end and nothing is left.
+with another's results, none is computed twice whose answer is known to anybody, and when messages
+flow again, each has an end and nothing is left.
 """
 
 from __future__ import annotations
@@ -113,6 +114,18 @@ class HouseMachine(RuleBasedStateMachine):
     def restart_the_broker(self, stops: bool, keeps: int) -> None:
         self.net.restart_broker(stops=stops, keeps=keeps)
 
+    @rule(number=numbers, unread=st.integers(0, 2), noticed=st.booleans())
+    def cut_a_client(self, number: int, unread: int, noticed: bool) -> None:
+        self.net.cut(list(self.net.clients)[number % 2], unread=unread, noticed=noticed)
+
+    @rule(number=numbers)
+    def lose_what_was_computed(self, number: int) -> None:
+        """Have workers answer, and the answers get lost on their way to a client."""
+        self.compute_all()
+        for peer in list(self.net.workers):
+            self.net.deliver_up(peer)
+        self.net.cut(list(self.net.clients)[number % 2], unread=0, noticed=False)
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, WORKER_TIMEOUT / 2]))
     def wait(self, seconds: float) -> None:
         self.net.wait(seconds)
@@ -145,7 +158,8 @@ class HouseMachine(RuleBasedStateMachine):
                 if peer in net.workers:
                     net.end_job(peer)
         assert not net.workers, "a worker does not end"
-        left = [net.broker.jobs, net.broker.workers, net.broker.calculators]
+        left = [net.broker.jobs, net.broker.workers, net.broker.calculators, net.broker.clients]
+        left += [net.broker.answers.size, net.broker.held]
         assert not any(left), "the broker keeps something"
         assert len(net.broker._timers) == 0
         assert all(len(client.state._deadlines) == 0 for client in net.clients.values())

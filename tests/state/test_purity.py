@@ -13,8 +13,8 @@ import aserpc
 ROOT = Path(aserpc.__file__).parent
 
 BROKER = (
-    "tables", "peers", "records", "requests", "deaths", "workers", "managers", "state", "effects",
-    "snapshot",
+    "tables", "peers", "records", "answers", "clients", "requests", "orphans", "deaths", "workers",
+    "managers", "roster", "restart", "state", "effects", "snapshot",
 )  # fmt: skip
 MESSAGES = ("__init__", "base", "client", "manager", "requests", "sides", "worker")
 PURE = [

@@ -33,7 +33,19 @@ def two(house: House) -> None:
 
 
 def expected(house: House) -> None:
-    house.state.expect([(b"w", "lj")], house.now)
+    house.load(b"w")
+    house.restart()
+
+
+def orphaned(house: House) -> None:
+    two(house)
+    house.wait(1.0)
+    house.restart()
+
+
+def client_goes(house: House) -> None:
+    house.silent.add(b"client")
+    wait(house)
 
 
 def then(first: Callable[[House], None], *steps: Callable[[House], object]) -> Callable[..., None]:
@@ -134,6 +146,11 @@ JOBS = {
     (J.CONDEMNED, J.QUEUED): then(condemned, told),
     (J.CONDEMNED, J.CANCELLED): then(condemned, cancel),
     (J.RUNNING, J.FAILED): then(one, vanish, lambda house: house.serve(b"v"), stop),
+    (J.RUNNING, J.ORPHANED): then(one, client_goes),
+    (J.ORPHANED, J.RUNNING): then(orphaned, ask),
+    (J.ORPHANED, J.ASSIGNED): then(orphaned, lambda house: house.ask(1)),
+    (J.ORPHANED, J.DONE): then(orphaned, answer),
+    (J.ORPHANED, J.CANCELLED): then(orphaned, vanish, wait),
     (J.ASSIGNED, J.FAILED): then(two, cancel, stop),
     (J.QUEUED, J.FAILED): then(load, ask, fail),
     (J.QUEUED, J.EXPIRED): then(load, ask, vanish, wait),

@@ -8,12 +8,16 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from aserpc.broker.roster import pack_roster, unpack_roster
+from aserpc.broker.roster import Roster, pack_roster, unpack_roster
 from aserpc.errors import ProtocolError
 from aserpc.manager.spawned import Spawned, pack_spawned, unpack_spawned
 from aserpc.manager.spawners.local import LocalSpawner
 
-ROSTER = [(b"\x00one", "emt"), (b"\x00two", "größe")]
+SESSION = b"s" * 16
+ROSTER = Roster(
+    {b"\x00one": ("emt", [(SESSION, 7), (SESSION, 9)]), b"\x00two": ("größe", [])},
+    {b"\x00three": {"emt": 2, "lj": 0}},
+)
 SPAWNED: dict[str, Spawned] = {
     "a1": {"name": "emt", "gpus": ["0"], "part": 0.5, "handle": {"pid": 7}}
 }
@@ -21,11 +25,23 @@ SPAWNED: dict[str, Spawned] = {
 
 def test_what_was_left_is_read() -> None:
     assert unpack_roster(pack_roster(ROSTER)) == ROSTER
+    stopped = Roster(stopped=True)
+    assert unpack_roster(pack_roster(stopped)) == stopped
     assert unpack_spawned(pack_spawned(SPAWNED)) == SPAWNED
 
 
+def roster(workers: object = (), managers: object = (), **more: object) -> bytes:
+    packed: bytes = msgpack.packb({"workers": workers, "managers": managers, **more})
+    return packed
+
+
 def test_a_worker_is_expected_once() -> None:
-    assert unpack_roster(pack_roster([*ROSTER, *ROSTER])) == ROSTER
+    twice = roster([[b"one", "emt", []], [b"one", "lj", []]])
+    assert unpack_roster(twice).workers == {b"one": ("lj", [])}
+
+
+def test_one_that_does_not_say_how_the_broker_ended_has_it_stopped() -> None:
+    assert unpack_roster(roster()).stopped
 
 
 @pytest.mark.parametrize(
@@ -33,14 +49,25 @@ def test_a_worker_is_expected_once() -> None:
     [
         b"",
         b"\xc1",
+        msgpack.packb([]),
+        msgpack.packb([[b"one", "emt"]]),
+        msgpack.packb({"workers": []}),
         msgpack.packb({"one": "emt"}),
-        msgpack.packb([[b"one"]]),
-        msgpack.packb([["one", "emt"]]),
-        msgpack.packb([[10**12, "emt"]]),
-        msgpack.packb([[b"one", ""]]),
-        msgpack.packb([[b"one", "a\nb"]]),
-        msgpack.packb([[b"one", b"emt"]]),
-        msgpack.packb([[b"one", None]]),
+        roster(7),
+        roster([[b"one", "emt"]]),
+        roster([["one", "emt", []]]),
+        roster([[10**12, "emt", []]]),
+        roster([[b"one", "", []]]),
+        roster([[b"one", "a\nb", []]]),
+        roster([[b"one", b"emt", []]]),
+        roster([[b"one", None, []]]),
+        roster([[b"one", "emt", [SESSION]]]),
+        roster([[b"one", "emt", [[SESSION, -1]]]]),
+        roster([[b"one", "emt", [[b"short", 1]]]]),
+        roster([], [[b"one", [["emt", None]]]]),
+        roster([], [[b"one", [["", 1]]]]),
+        roster([], [[b"one", {"emt": 1}]]),
+        roster([], [["one", []]]),
         b"\xdd\xff\xff\xff\xff",
         b"\x91" * 5000,
     ],

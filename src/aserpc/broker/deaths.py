@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aserpc.broker.orphans import Orphans
 from aserpc.broker.records import Calculator, Job, Worker
-from aserpc.broker.requests import Requests
 from aserpc.broker.tables import JobState
-from aserpc.messages import WorkerEnded
+from aserpc.messages import Answer, WorkerEnded, failure
 from aserpc.slow_links import lost_often, size_of
 from aserpc.timers import Timer
 
@@ -61,7 +61,7 @@ class Death:
         return f"{self.worker}: {self.how}{output}"
 
 
-class Deaths(Requests):
+class Deaths(Orphans):
     """The broker's requests, and the workers that died of them."""
 
     def _died(self, worker: Worker, how: str, now: float, *, seen: bool) -> list[Job]:
@@ -118,6 +118,8 @@ class Deaths(Requests):
         found = verdict(job)
         assert found is not None
         self._fail(job, JobState.FAILED, *found)
+        # Should this get lost on its way, asking again must not cost more workers.
+        self.answers.keep(job.client, Answer(*job.key, error=failure(*found)), [], now)
         self._dispatch(job.calculator, now)  # as in `_cancel`
 
     def _worker_ended(self, ended: WorkerEnded, now: float) -> None:

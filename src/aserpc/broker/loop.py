@@ -20,7 +20,7 @@ from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.gate import Gate
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.peers import is_remote, user_of
-from aserpc.broker.roster import RosterFile
+from aserpc.broker.roster_file import RosterFile
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, KeysError, ProtocolError
 from aserpc.header import pack_header, unpack_header
@@ -67,6 +67,12 @@ class Broker:
         Seconds that a request waits for a calculator with neither a worker nor one that starts.
     reconnect_grace : float, optional
         Seconds that a broken connection of a worker on another machine may take to come back.
+    max_queue : int, optional
+        Requests that may wait for one calculator.
+    max_queue_bytes : int, optional
+        What all requests may take in memory.
+    orphan_ttl : float, optional
+        Seconds that an answer is kept for a client that is not known to have it.
     allow_mixed : bool
         Whether workers of one name may differ in factory, arguments or versions.
     insecure
@@ -88,6 +94,9 @@ class Broker:
         request_queue_timeout: float | None = None,
         *,
         reconnect_grace: float | None = None,
+        max_queue: int | None = None,
+        max_queue_bytes: int | None = None,
+        orphan_ttl: float | None = None,
         allow_mixed: bool = False,
         insecure: bool = False,
     ) -> None:
@@ -98,6 +107,9 @@ class Broker:
                 "worker_timeout": worker_timeout,
                 "request_queue_timeout": request_queue_timeout,
                 "reconnect_grace": reconnect_grace,
+                "max_queue": max_queue,
+                "max_queue_bytes": max_queue_bytes,
+                "orphan_ttl": orphan_ttl,
             },
             labels={"ipc_frontend": "frontend", "ipc_backend": "backend"},
         )
@@ -117,6 +129,9 @@ class Broker:
         self.worker_timeout = settings.worker_timeout
         self.request_queue_timeout = settings.request_queue_timeout
         self.reconnect_grace = settings.reconnect_grace
+        self.max_queue = settings.max_queue
+        self.max_queue_bytes = settings.max_queue_bytes
+        self.orphan_ttl = settings.orphan_ttl
         self.allow_mixed = allow_mixed
         self._remote = [a for a in (self.frontend, self.backend) if _if_remote(a)]
         self._keys = KeyFolder(settings.keys_dir)
@@ -156,6 +171,9 @@ class Broker:
             self.worker_timeout,
             self.request_queue_timeout,
             self.reconnect_grace,
+            orphan_ttl=self.orphan_ttl,
+            max_queue=self.max_queue,
+            max_queue_bytes=self.max_queue_bytes,
             allow_mixed=self.allow_mixed,
         )
         with contextlib.ExitStack() as stack:
@@ -190,11 +208,15 @@ class Broker:
                 guard=self._guard("backend"),
             )
             # They tell of every connection that is closed, also that of a worker that computes.
-            monitors = []
-            for sock in (*self._back.sockets, *self._front.sockets):
-                closed = zmq.EVENT_DISCONNECTED if sock in self._back.sockets else 0
-                monitors.append(sock.get_monitor_socket(zmq.EVENT_ACCEPTED | closed))
-                stack.callback(sock.disable_monitor)
+            monitors: dict[transport.Socket, Callable[[float], None]] = {}
+            for door, tell in (
+                (self._back, self._state.connection_closed),
+                (self._front, self._state.client_connection_closed),
+            ):
+                for sock in door.sockets:
+                    events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+                    monitors[sock.get_monitor_socket(events)] = tell
+                    stack.callback(sock.disable_monitor)
             self._outbox = Outbox(self._front.send)
             self.frontend = self._front.open()
             self.backend = self._back.open()
@@ -246,7 +268,7 @@ class Broker:
         assert backend is not None
         return frontend, backend
 
-    def _loop(self, monitors: list[transport.Socket]) -> None:
+    def _loop(self, monitors: dict[transport.Socket, Callable[[float], None]]) -> None:
         state, clock = self._state, time.monotonic
         front, back = self._front, self._back
         poller = zmq.Poller()
@@ -269,35 +291,39 @@ class Broker:
             for sock in front.sockets:
                 if sock in ready:
                     self._drain(front, sock, FROM_CLIENT, state.from_client, now)
-            for monitor in monitors:
+            for monitor, tell in monitors.items():
                 if monitor in ready:
-                    self._note_connections(monitor, now)
+                    self._note_connections(monitor, tell, now)
             self._gate.look(now)
             if self.waker.fileno() in ready:
                 self.waker.clear()
             self._perform(state.tick(now), now)
             self._outbox.flush()
             state.unsent = len(self._outbox.waiting)
+            while self._outbox.lost:
+                state.client_unreachable(self._outbox.lost.pop(), now)
             self._save_roster(now)
 
-    def _note_connections(self, monitor: transport.Socket, now: float) -> None:
+    def _note_connections(
+        self, monitor: transport.Socket, closed: Callable[[float], None], now: float
+    ) -> None:
         with contextlib.suppress(zmq.Again):
             while True:
                 event = recv_monitor_message(monitor, zmq.NOBLOCK)
                 if event["event"] == zmq.EVENT_ACCEPTED:
                     self._gate.accepted(event["value"], now)
                 else:
-                    self._state.connection_closed(now)
+                    closed(now)
 
     def _wait(self, now: float) -> int | None:
         """Return how long there is nothing to do, in ms."""
-        times = (self._state.next_tick(), self._roster.due, self._gate.look_at)
-        due = [when for when in times if when is not None]
+        due = [self._state.next_tick(), self._roster.due, self._gate.look_at]
         if self._outbox.waiting:
             due.append(now + RETRY_INTERVAL)
         if self._access is not None:
             due.append(self._access.next_look())
-        return transport.milliseconds(min(due) - now) if due else None
+        first = min((when for when in due if when is not None), default=None)
+        return None if first is None else transport.milliseconds(first - now)
 
     def _drain(
         self,
@@ -374,7 +400,7 @@ class Broker:
         if self._state.roster_changed:
             self._state.roster_changed = False
             self._roster.changed()
-        self._roster.save(self._state.roster, now)
+        self._roster.save(lambda: self._state.roster(now), now)
 
     def _finish(self) -> None:
         """Tell everyone, and wait a while until that has left."""

@@ -63,13 +63,13 @@ class Managers(Workers):
         self._invite(before - manager.names)
         self.roster_changed = True
 
-    def _expect_manager(self, peer: bytes, names: list[str], now: float) -> None:
+    def _expect_manager(self, peer: bytes, offer: dict[str, int], now: float) -> None:
         """Take over a manager of the broker that served here before."""
         manager = self.managers[peer] = Manager(peer, now, returning=True, away_since=now)
-        for name in names:
+        for name, min_workers in offer.items():
             calculator = self.calculators.setdefault(name, Calculator(name))
             if calculator.manager is None:
-                calculator.manager = peer
+                calculator.manager, calculator.min_workers = peer, min_workers
                 manager.names.add(name)
         manager.timer = self._timers.at(now + 0.05, self._try_manager, manager)
 

@@ -31,6 +31,8 @@ class Outbox:
         #: Messages by client.
         self.waiting: dict[bytes, deque[list[Buffer]]] = {}
         self.size = 0
+        #: Clients that could not be reached.
+        self.lost: set[bytes] = set()
 
     def send(self, peer: bytes, frames: list[Buffer]) -> None:
         """Send a client's message, now or when it has room."""
@@ -66,4 +68,5 @@ class Outbox:
             return False
         except zmq.ZMQError as error:
             logger.debug("a client can't be reached: %s", error)
+            self.lost.add(peer)
         return True

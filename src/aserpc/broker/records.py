@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import Buffer, Request, RequestKey
@@ -13,10 +13,6 @@ from aserpc.timers import Timer
 
 if TYPE_CHECKING:
     from aserpc.broker.deaths import Death
-
-#: What a broker leaves of a peer to the next: a worker with its calculator, a manager with those
-#: that it offers.
-RosterEntry: TypeAlias = "tuple[bytes, str | list[str]]"
 
 #: States of a worker that has a calculator to come, of one that takes requests, and both.
 STARTING = frozenset({WorkerState.LOADING, WorkerState.RETURNING})
@@ -46,6 +42,10 @@ class Job:
     order: int = 0
     #: Whether it is computed by a worker that has no other: a worker died of one of several.
     alone: bool = False
+    #: Whether its client has sent it here; else only its worker is known to have it.
+    is_known: bool = True
+    #: What it takes in memory, in bytes.
+    size: int = 0
     #: The workers that were lost while they computed it.
     deaths: list[Death] = field(default_factory=list)
     #: How often it was lost on its way to a worker, or its answer on the way back.
@@ -95,6 +95,10 @@ class Worker:
     away_since: float | None = None
     #: How many requests were sent to it.
     sent: int = 0
+    #: Whether it is known from the broker before only: its connection is not back yet.
+    expected: bool = False
+    #: Whether it may have requests of the broker before, rather than of this one.
+    inherited: bool = True
 
     @property
     def label(self) -> str:
@@ -151,6 +155,22 @@ class Manager:
         return _process(self.identity)
 
 
+@dataclass(slots=True, eq=False)
+class Client:
+    """A client's connection, as long as requests of it wait."""
+
+    peer: bytes
+    last_heard: float
+    #: Its requests.
+    jobs: dict[RequestKey, Job] = field(default_factory=dict)
+    #: Whether it was silent when it was looked at last.
+    silent: bool = False
+    #: Since when it can't be reached; None: it can.
+    gone_since: float | None = None
+    #: When it is to be looked at next.
+    timer: Timer | None = None
+
+
 def _process(identity: Mapping[str, Any]) -> tuple[int | str, str]:
     pid, host = identity.get("pid"), identity.get("host")
     host = host[:80] if isinstance(host, str) and host.isprintable() else "?"
@@ -186,10 +206,11 @@ class ByLoad:
             if not self._groups[load]:
                 del self._groups[load]
 
-    def least(self) -> Worker:
-        """Return a worker with the fewest requests; there must be one."""
+    def least(self, preferred: bytes) -> Worker:
+        """Return the preferred of those with the fewest requests, or any; there must be one."""
         # Those with the fewest get the next, so that there are only a few different numbers.
-        return next(iter(self._groups[min(self._groups)].values()))
+        group = self._groups[min(self._groups)]
+        return group.get(preferred) or next(iter(group.values()))
 
 
 class Calculator:
@@ -288,12 +309,12 @@ class Calculator:
 
         Of the idle ones the one that served the session last, whose calculator may have its
         structure still; else the most recently used, so that those which are too many fall idle
-        and leave. A busy one with room, that with the fewest, only when none is idle.
+        and leave. A busy one with room, of those with the fewest, only when none is idle.
         """
+        last = self._affinity.get(session, b"")
         if self.idle:
-            worker = self.idle.get(self._affinity.get(session, b""))
-            return worker or self.idle[next(reversed(self.idle))]
-        return self.partial.least()
+            return self.idle.get(last) or self.idle[next(reversed(self.idle))]
+        return self.partial.least(last)
 
     def served(self, session: bytes, worker: Worker) -> None:
         """Remember which worker served a session last."""

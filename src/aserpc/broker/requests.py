@@ -6,6 +6,8 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
+from aserpc.broker.answers import weigh
+from aserpc.broker.clients import Clients
 from aserpc.broker.effects import Effect, ToClient, ToWorker
 from aserpc.broker.peers import same_user
 from aserpc.broker.records import Calculator, Job, Manager, Worker
@@ -22,7 +24,6 @@ from aserpc.messages import (
     RequestKey,
     failure,
 )
-from aserpc.timers import Timers
 
 if TYPE_CHECKING:
     from aserpc.broker.deaths import Death
@@ -35,8 +36,12 @@ RECENT = 0.2
 #: How many of the names that are served an error lists.
 MAX_NAMES = 50
 
+#: Where nothing else is said, the requests that may wait for one calculator, and what all requests
+#: may take in memory, in bytes: as many structures of 400 atoms.
+MAX_QUEUE, MAX_QUEUE_BYTES = 100_000, 4 << 30
 
-class Requests:
+
+class Requests(Clients):
     """The broker's requests and their queues.
 
     Parameters
@@ -49,6 +54,12 @@ class Requests:
         Seconds that a request waits for a calculator with neither a worker nor one that starts.
     reconnect_grace
         Seconds that the connection of a worker or manager on another machine may take to come back.
+    orphan_ttl
+        Seconds that an answer is kept for a client that is not known to have it.
+    max_queue
+        Requests that may wait for one calculator.
+    max_queue_bytes
+        What all requests may take in memory.
     allow_mixed
         Whether workers of one name may have different factories, arguments or versions.
     """
@@ -60,16 +71,24 @@ class Requests:
         request_queue_timeout: float = 60.0,
         reconnect_grace: float = 2.0,
         *,
+        orphan_ttl: float = 60.0,
+        max_queue: int = MAX_QUEUE,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
         allow_mixed: bool = False,
     ) -> None:
-        self.incarnation = incarnation
+        super().__init__(incarnation, orphan_ttl)
         self.worker_timeout = worker_timeout
         self.request_queue_timeout = request_queue_timeout
         self.reconnect_grace = reconnect_grace
+        self.max_queue = max_queue
+        self.max_queue_bytes = max_queue_bytes
         self.allow_mixed = allow_mixed
+        #: What the requests take in memory, in bytes.
+        self.held = 0
+        #: Until when workers and managers of the broker before may come back.
+        self.settles_at = float("-inf")
         self.calculators: dict[str, Calculator] = {}
         self.workers: dict[bytes, Worker] = {}
-        self.jobs: dict[RequestKey, Job] = {}
         self.managers: dict[bytes, Manager] = {}
         #: Names of the calculators that processes were started for, by spawn id.
         self.spawned: dict[str, str] = {}
@@ -78,32 +97,51 @@ class Requests:
         #: Whether the set of workers has changed; whoever saves the roster clears it.
         self.roster_changed = False
         self.stopping = False
-        self._effects: list[Effect] = []
-        self._timers = Timers()
         #: Until when connections are tried again and again; None: they are not.
         self._sweep_until: float | None = None
 
     def _request(self, peer: bytes, request: Request, payload: list[Buffer], now: float) -> None:
-        job = self.jobs.get(request.key)
-        if job is not None and not same_user(job.client, peer):
+        key = request.key
+        job, kept = self.jobs.get(key), self.answers.get(key)
+        if job is None and kept is None:
+            self._new_request(peer, request, payload, now)
+            return
+        asked_by = job.client if job is not None else kept.client if kept is not None else b""
+        if asked_by and not same_user(asked_by, peer):
             reason = "this request is another key's"
             self._answer_failure(peer, request.key, "not_allowed", reason)
-            return
-        if job is not None:  # sent again: the answer goes to where it was asked last
-            job.client = peer
-            return
+        elif job is not None and job.calculator.name != request.calculator:
+            reason = f"this request's identity is that of one to {job.calculator.name!r}"
+            self._answer_failure(peer, request.key, "not_allowed", reason)
+        elif job is not None:  # sent again: the answer goes to where it was asked last
+            if job.state is JobState.ORPHANED:
+                self._take_up(job, request, payload, now)
+            self._follow(job, peer, now)
+        elif kept is not None:  # it was lost on its way
+            kept.client = peer
+            self._effects.append(ToClient(peer, kept.answer, kept.payload))
+
+    def _new_request(
+        self, peer: bytes, request: Request, payload: list[Buffer], now: float
+    ) -> None:
         calculator = self.calculators.get(request.calculator)
         if self.stopping:
             self._answer_failure(peer, request.key, "broker_stopped", "the broker is stopping")
             return
         if calculator is None or not calculator.is_served():
-            self._no_workers(peer, request)
+            if now >= self.settles_at or (calculator is not None and calculator.fatal):
+                self._answer_failure(peer, request.key, *self._nobody(request.calculator))
+                return
+            calculator = self._keep_open(request.calculator, now)
+        size = weigh(payload)
+        if reason := self._is_full(calculator, size):
+            self._answer_failure(peer, request.key, "busy", reason)
+            self._tidy(calculator)
             return
-        job = Job(request, payload, calculator, peer, now)
+        job = Job(request, payload, calculator, b"", now)
         self.jobs[job.key] = job
-        if request.deadline is not None:
-            job.deadline = now + max(0.0, request.deadline)
-            job.timer = self._timers.at(job.deadline, self._deadline_passed, job)
+        self._count(job, size, now)
+        self._follow(job, peer, now)
         calculator.enqueue(job)
         if job.key in calculator.descriptions:
             self._describe(calculator)
@@ -112,17 +150,49 @@ class Requests:
         if calculator.is_waited_for():
             self._tell_demand(calculator, now)
 
+    def _count(self, job: Job, size: int, now: float) -> None:
+        """Count a request that has come, and begin its deadline."""
+        job.size = size
+        self.held += size
+        if job.request.deadline is not None:
+            job.deadline = now + max(0.0, job.request.deadline)
+            job.timer = self._timers.at(job.deadline, self._deadline_passed, job)
+
+    def _is_full(self, calculator: Calculator, size: int) -> str:
+        """Say why there is no room for another request; empty: there is."""
+        waiting = calculator.queued + len(calculator.descriptions)
+        if waiting >= self.max_queue:
+            return f"{waiting} requests wait already, as many as may (max_queue)"
+        # One that is too large by itself is taken when there is no other: it can't come at a
+        # better time.
+        if self.held and self.held + size > self.max_queue_bytes:
+            return (
+                f"the broker's requests take {self.held / 2**20:.0f} MiB, and all may take "
+                f"{self.max_queue_bytes / 2**20:.0f} MiB (max_queue_bytes)"
+            )
+        return ""
+
+    def _take_up(self, job: Job, request: Request, payload: list[Buffer], now: float) -> None:
+        """Tie a request to the calculation of it that goes on."""
+        worker = job.worker
+        assert worker is not None
+        if not job.is_known:
+            self.held -= job.size
+            job.request, job.payload, job.is_known = request, payload, True
+            self._count(job, weigh(payload), now)
+        is_first = next(iter(worker.jobs)) == job.key
+        self._move_job(job, JobState.RUNNING if is_first else JobState.ASSIGNED)
+
     def _tell_demand(self, calculator: Calculator, now: float, *, at_once: bool = False) -> None:
         """Tell the calculator's manager soon how much it is asked for; see `Managers`."""
 
-    def _no_workers(self, peer: bytes, request: Request) -> None:
-        name = request.calculator
+    def _nobody(self, name: str) -> tuple[str, str]:
+        """Return the error for a calculator that nobody serves, and why."""
         calculator = self.calculators.get(name)
         if calculator is not None and calculator.fatal:
             reason = f"No worker of {name!r} is started any more: {calculator.fatal}"
-            self._answer_failure(peer, request.key, "worker_failed", reason)
-            return
-        names = sorted(n for n, c in self.calculators.items() if c.is_served())
+            return "worker_failed", reason
+        names = sorted(n for n, c in self.calculators.items() if c.is_served() and n != name)
         served = ", ".join(map(repr, names[:MAX_NAMES])) or "nothing"
         if len(names) > MAX_NAMES:
             served += f" and {len(names) - MAX_NAMES} more"
@@ -131,7 +201,19 @@ class Requests:
             f"Served now: {served}. Start a worker with: aserpc worker {name}, or a manager that "
             "starts workers on demand: aserpc manager"
         )
-        self._answer_failure(peer, request.key, "no_workers", reason)
+        return "no_workers", reason
+
+    def _keep_open(self, name: str, now: float) -> Calculator:
+        """Have requests wait for a calculator that the broker before may have served."""
+        calculator = self.calculators.setdefault(name, Calculator(name))
+        calculator.deserted_at, calculator.deserted_by = now, "the broker was started again"
+        calculator.timer = self._timers.at(self.settles_at, self._nobody_came, calculator)
+        return calculator
+
+    def _nobody_came(self, calculator: Calculator, now: float) -> None:  # noqa: ARG002
+        error = self._nobody(calculator.name)
+        for job in calculator.waiting():
+            self._fail(job, JobState.FAILED, *error)
 
     def _dispatch(self, calculator: Calculator, now: float) -> None:
         """Give waiting requests to workers with room."""
@@ -141,22 +223,27 @@ class Requests:
             worker = calculator.free_worker(request.session)
             if job.deadline is not None:
                 request = dataclasses.replace(request, deadline=max(0.0, job.deadline - now))
-            self._move_job(job, JobState.ASSIGNED if worker.jobs else JobState.RUNNING)
-            job.worker, job.started_at = worker, now
             worker.sent += 1
-            job.order = worker.sent
-            worker.jobs[job.key] = job
+            self._assign(job, worker, now)
             calculator.served(request.session, worker)
             self._move_worker(worker, WorkerState.BUSY)
             self._effects.append(ToWorker(worker.peer, request, job.payload))
             self._tell_demand(calculator, now)  # it is idle no longer
 
+    def _assign(self, job: Job, worker: Worker, now: float) -> None:
+        """Note that a worker has a request."""
+        self._move_job(job, JobState.ASSIGNED if worker.jobs else JobState.RUNNING)
+        job.worker, job.started_at, job.order = worker, now, worker.sent
+        worker.jobs[job.key] = job
+        self.roster_changed = True
+
     def _answer(self, worker: Worker, answer: Answer, payload: list[Buffer], now: float) -> None:
         job = worker.jobs.get(answer.key)
         if job is None:
-            logger.debug("%s answered a request that it does not have", worker.label)
+            self._late_answer(worker, answer, payload, now)
             return
         wanted = job.state is not JobState.CANCELLED
+        awaited = wanted and job.state is not JobState.ORPHANED
         if answer.part is None:
             worker.answered += 1
             worker.free_since = now
@@ -167,10 +254,17 @@ class Requests:
             if wanted:
                 self._move_job(job, JobState.DONE)
                 self._drop(job)
-        if wanted:
+                self.answers.keep(job.client, answer, payload, now)
+            self.roster_changed = True
+        if awaited:
             self._effects.append(ToClient(job.client, answer, payload))
         self._dispatch(worker.calculator, now)
         self._tell_demand(worker.calculator, now)
+
+    def _late_answer(
+        self, worker: Worker | None, answer: Answer, payload: list[Buffer], now: float
+    ) -> None:
+        """Take the answer to a request that this broker did not give the worker; see `Orphans`."""
 
     def _describe(self, calculator: Calculator) -> None:
         """Answer those who ask what a calculator is, once a worker has said it."""
@@ -184,10 +278,14 @@ class Requests:
         pong = Pong(self.incarnation, id=ping.id)
         for session, number in ping.keys:
             job = self.jobs.get((session, number))
-            if job is None or not same_user(job.client, peer):
+            # Of an answer that is kept, too, it is said that the request is unknown: it was sent
+            # before this, so who has it will ignore that, and who has not will ask again.
+            if job is None or not job.is_known or not same_user(job.client, peer):
                 pong.unknown.append([session, number])
             else:
-                job.client = peer
+                if job.state is JobState.ORPHANED:
+                    self._take_up(job, job.request, job.payload, now)
+                self._follow(job, peer, now)
                 pong.known.append([session, number, job.state.value, progress(job, now)])
         self._to_client(peer, pong)
 
@@ -210,7 +308,9 @@ class Requests:
         """Send a job back to the head of its queue."""
         if job.worker is not None:
             self._release(job, now)
-        if job.state is not JobState.CANCELLED:
+        if job.state is JobState.ORPHANED:
+            self._forget(job, JobState.CANCELLED)
+        elif job.state is not JobState.CANCELLED:
             self._move_job(job, JobState.QUEUED)
             job.queued_at = now
             job.calculator.enqueue(job, first=True)
@@ -229,6 +329,9 @@ class Requests:
 
     def _fail(self, job: Job, state: JobState, kind: str, reason: str) -> None:
         """Answer a job with an error of the service."""
+        if job.state is JobState.ORPHANED:
+            self._forget(job, JobState.CANCELLED)
+            return
         self._forget(job, state)
         self._answer_failure(job.client, job.key, kind, reason)
 
@@ -245,7 +348,9 @@ class Requests:
     def _drop(self, job: Job) -> None:
         """Forget a request that has come to its end."""
         del self.jobs[job.key]
+        self.held -= job.size
         self._timers.cancel(job.timer)
+        self._unfollow(job)
 
     def _deadline_passed(self, job: Job, now: float) -> None:
         # What runs is left alone: its client has stopped waiting by itself.
@@ -274,9 +379,6 @@ class Requests:
         assert worker.state is state or is_allowed(worker.state, state), (worker.state, state)
         worker.state = state
         worker.calculator.file(worker)
-
-    def _to_client(self, peer: bytes, message: Message) -> None:
-        self._effects.append(ToClient(peer, message, []))
 
     def _to_worker(self, peer: bytes, message: Message) -> None:
         self._effects.append(ToWorker(peer, message, []))

@@ -1,108 +1,80 @@
-"""The file in which a broker leaves its workers and managers to the next.
+"""What a broker leaves to the next: who was there, and what is being computed.
 
-``[[peer, calculator], ...]`` with a name for a worker, a list of names for a manager.
+``{"workers": [[peer, calculator, [[session, id], ...]], ...], "managers": [[peer, [[calculator,
+min_workers], ...]], ...], "stopped": false}`` in msgpack.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
-from aserpc import socket_folder
-from aserpc.broker.records import RosterEntry
 from aserpc.errors import ProtocolError
-from aserpc.messages.base import check_name
+from aserpc.messages import RequestKey
+from aserpc.messages.base import check_keys, check_name
 from aserpc.nesting import check_lengths
-
-logger = logging.getLogger(__name__)
 
 #: Name of the file, beside the backend's socket.
 ROSTER_FILE = "workers.msgpack"
 
-#: The file is written when something has changed, and at most so often, s; after a failure later.
-ROSTER_INTERVAL, RETRY_INTERVAL = 0.2, 2.0
+
+@dataclass
+class Roster:
+    """Who serves at a broker."""
+
+    #: The calculator of each worker, and the requests that it has had for some time.
+    workers: dict[bytes, tuple[str, list[RequestKey]]] = field(default_factory=dict)
+    #: What each manager offers, with the minimum of workers.
+    managers: dict[bytes, dict[str, int]] = field(default_factory=dict)
+    #: Whether the broker was stopped in order: then nobody waits for an answer.
+    stopped: bool = False
 
 
-class RosterFile:
-    """The file, kept up to date.
-
-    Parameters
-    ----------
-    folder
-        Where it is.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ROSTER_FILE
-        #: When it is to be written; None: it is as it should be.
-        self.due: float | None = None
-        self._next = float("-inf")
-        self._failed = False
-
-    def read(self) -> list[RosterEntry]:
-        """Return what the broker before has left."""
-        try:
-            return unpack_roster(self.path.read_bytes())
-        except FileNotFoundError:
-            return []
-        except (OSError, ProtocolError):
-            text = "the list of workers in %s can't be read; they will register again"
-            logger.warning(text, self.path)
-            return []
-
-    def changed(self) -> None:
-        """Take it that the file is to be written."""
-        if self.due is None:
-            self.due = self._next
-
-    def save(self, roster: Callable[[], Sequence[RosterEntry]], now: float) -> None:
-        """Write it if it is due."""
-        if self.due is None or now < self.due:
-            return
-        try:
-            socket_folder.write_private(self.path, pack_roster(roster()))
-        except OSError as error:
-            if not self._failed:
-                text = "cannot save the list of workers in %s: %s; trying again"
-                logger.warning(text, self.path, error.strerror)
-            self._failed, self.due = True, now + RETRY_INTERVAL
-        else:
-            self._failed, self.due, self._next = False, None, now + ROSTER_INTERVAL
-
-
-def pack_roster(roster: Sequence[RosterEntry]) -> bytes:
+def pack_roster(roster: Roster) -> bytes:
     """Return the contents of the file."""
-    packed: bytes = msgpack.packb(roster)
+    packed: bytes = msgpack.packb(
+        {
+            "workers": [[peer, name, keys] for peer, (name, keys) in roster.workers.items()],
+            "managers": [[peer, [*offer.items()]] for peer, offer in roster.managers.items()],
+            "stopped": roster.stopped,
+        }
+    )
     return packed
 
 
-def unpack_roster(data: bytes) -> list[RosterEntry]:
+def unpack_roster(data: bytes) -> Roster:
     """Read the contents of the file; raise `ProtocolError` where they are none."""
     try:
         check_lengths(data)
-        entries = msgpack.unpackb(data)
+        parts = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, MemoryError):
-        entries = None
-    if not isinstance(entries, list):
-        msg = "a list of workers is a list"
+        parts = None
+    if not isinstance(parts, dict):
+        msg = "a roster is a map"
         raise ProtocolError(msg)
-    roster: dict[bytes, str | list[str]] = {}
-    for entry in entries:
-        if not isinstance(entry, list) or len(entry) != 2 or type(entry[0]) is not bytes:
-            msg = "a worker is [peer, calculator]"
+    roster = Roster(stopped=parts.get("stopped") is not False)
+    for peer, name, keys in _entries(parts.get("workers"), bytes, str, list):
+        check_name(name)
+        check_keys(keys)
+        roster.workers[peer] = name, [(session, number) for session, number in keys]
+    for peer, offer in _entries(parts.get("managers"), bytes, list):
+        offered = dict(_entries(offer, str, int))
+        for name in offered:
+            check_name(name)
+        roster.managers[peer] = offered
+    return roster
+
+
+def _entries(values: object, *types: type) -> Iterator[list[Any]]:
+    """Yield the entries of a list, each a list of values of these types."""
+    if not isinstance(values, list):
+        msg = "a roster has lists of workers and managers"
+        raise ProtocolError(msg)
+    for entry in values:
+        if not isinstance(entry, list) or [type(value) for value in entry] != [*types]:
+            msg = f"an entry of a roster is {[kind.__name__ for kind in types]}"
             raise ProtocolError(msg)
-        for name in entry[1] if isinstance(entry[1], list) else [entry[1]]:
-            _check(name)
-        roster[entry[0]] = entry[1]
-    return list(roster.items())
-
-
-def _check(name: Any) -> None:
-    if type(name) is not str:
-        msg = "a calculator's name is a text"
-        raise ProtocolError(msg)
-    check_name(name)
+        yield entry

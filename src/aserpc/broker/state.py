@@ -7,12 +7,12 @@ reads no clock. Its rules for requests and for workers stand in `requests` and `
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from aserpc.broker.effects import Effect
-from aserpc.broker.managers import Managers
 from aserpc.broker.peers import is_remote, routing_id, same_user, user_of
-from aserpc.broker.records import Manager, RosterEntry, Worker
+from aserpc.broker.records import Manager, Worker
+from aserpc.broker.restart import Restart
 from aserpc.broker.snapshot import snapshot
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.broker.workers import SWEEP_TIME
@@ -50,7 +50,7 @@ from aserpc.messages import (
 logger = logging.getLogger(__name__)
 
 
-class BrokerState(Managers):
+class BrokerState(Restart):
     """The broker, without its sockets and its clock.
 
     Each event returns what is to be sent. The parameters are those of `Requests`.
@@ -63,11 +63,17 @@ class BrokerState(Managers):
         self, peer: bytes, message: Message, payload: list[Buffer], now: float
     ) -> list[Effect]:
         """Take a client's message."""
+        self._heard(peer, now)
         if isinstance(message, Request):
+            if message.received:
+                self.answers.acknowledge(peer, message.received)
+                message.received = []  # nothing that concerns the worker
             self._request(peer, message, payload, now)
         elif isinstance(message, Ping):
+            self.answers.acknowledge(peer, message.received)
             self._ping(peer, message, now)
         elif isinstance(message, Cancel):
+            self.answers.acknowledge(peer, [[*key, key[1]] for key in message.keys])
             for session, number in message.keys:
                 job = self.jobs.get((session, number))
                 if job is not None and same_user(job.client, peer):
@@ -88,7 +94,7 @@ class BrokerState(Managers):
         """Take a worker's message."""
         worker = self.workers.get(peer)
         if worker is not None:
-            worker.last_heard, worker.asked = now, False
+            worker.last_heard, worker.asked, worker.expected = now, False, False
             if worker.away_since is not None:
                 self._is_back(worker, now)
         elif peer not in self.managers and (owner := self._owner(peer)) is not None:
@@ -105,12 +111,17 @@ class BrokerState(Managers):
         elif worker is None:
             # The answer of a worker that was given up is dropped: its request runs elsewhere.
             leaves = isinstance(message, Leave | Goodbye | Failed)
+            if isinstance(message, Answer) and peer not in self._given_up:
+                self._late_answer(None, message, payload, now)
             self._to_worker(peer, Dismiss() if leaves else Unknown())
         elif isinstance(message, Answer):
             self._answer(worker, message, payload, now)
         elif isinstance(message, Heartbeat):
             self._heartbeat(worker)
         elif isinstance(message, Leave):
+            if worker.state is WorkerState.RETURNING:  # who wants to leave has nothing to do
+                for orphan in reversed(list(worker.jobs.values())):
+                    self._requeue(orphan, now)
             # With a request on its way to it, it stays: the request is the answer.
             if worker.jobs:
                 pass
@@ -136,11 +147,14 @@ class BrokerState(Managers):
         return {
             "calculators": len(self.calculators),
             "requests": len(self.jobs),
+            "clients": sum(bool(client.jobs) for client in self.clients.values()),
+            "answers": len(self.answers),
             "workers": len(self.workers),
             "managers": len(self.managers),
             "processes": len(self.spawned),
             "deaths": len(self.deaths),
-            "timers": len(self._timers),
+            # But for those by which clients without requests, and answers, are forgotten.
+            "timers": len(self._timers) - len(self.clients) - self.answers.is_timed,
             "unsent": self.unsent,
         }
 
@@ -235,29 +249,9 @@ class BrokerState(Managers):
 
     def stop(self) -> list[Effect]:
         """Tell those who wait, and the workers, that the broker stops."""
-        self.stopping = True
+        self.stopping = self.roster_changed = True
         for job in list(self.jobs.values()):
             self._fail(job, JobState.FAILED, "broker_stopped", "the broker was stopped")
         for peer in (*self.workers, *self.managers):
             self._to_worker(peer, Stopping())
         return self._take()
-
-    def roster(self) -> list[RosterEntry]:
-        """Return routing ids and calculators of workers and managers, for the next broker here."""
-        workers = self.workers.values()
-        roster: list[RosterEntry] = [(w.peer, w.calculator.name) for w in workers]
-        roster += [(m.peer, sorted(m.names)) for m in self.managers.values() if m.names]
-        return roster
-
-    def expect(self, roster: Iterable[RosterEntry], now: float) -> None:
-        """Take over the workers and managers of the broker that served here before.
-
-        A worker that computes cannot speak, but its connection comes back by itself; requests for
-        its calculator wait for it, as they do for a manager that can start another.
-        """
-        for peer, names in roster:
-            if isinstance(names, str):
-                worker = self._register(peer, names, WorkerState.RETURNING, now)
-                self._check_at(worker, now + 0.05)
-            else:
-                self._expect_manager(peer, names, now)

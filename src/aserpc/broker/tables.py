@@ -16,6 +16,8 @@ class JobState(Enum):
     RUNNING = "running"
     #: Too many workers died of it; their managers may tell how, and then it fails.
     CONDEMNED = "condemned"
+    #: With a worker, and nobody waits for it here: its client is gone, or the broker before had it.
+    ORPHANED = "orphaned"
     #: Answered by a worker.
     DONE = "done"
     #: Answered with an error of the service.
@@ -60,13 +62,18 @@ JOB_TRANSITIONS: dict[tuple[JobState, JobState], str] = {
     (J.RUNNING, J.FAILED): "too many workers died of it, or the broker stops",
     (J.CONDEMNED, J.FAILED): "the managers have told, or have had the time",
     (J.CONDEMNED, J.QUEUED): "the last worker was told to end: that was no death",
-    (J.CONDEMNED, J.CANCELLED): "its client cancels",
+    (J.CONDEMNED, J.CANCELLED): "its client cancels, or is gone",
+    (J.RUNNING, J.ORPHANED): "its client is gone; the calculation goes on",
+    (J.ORPHANED, J.RUNNING): "its client is back",
+    (J.ORPHANED, J.ASSIGNED): "its client is back, and another request is computed before it",
+    (J.ORPHANED, J.DONE): "its worker answers; the answer is kept for a while",
+    (J.ORPHANED, J.CANCELLED): "its client cancels, its worker is lost, or the broker stops",
     (J.ASSIGNED, J.FAILED): "the broker stops",
     (J.QUEUED, J.FAILED): "no worker can come, or the broker stops",
     (J.QUEUED, J.EXPIRED): "its deadline or the queue timeout passes",
-    (J.QUEUED, J.DONE): "a description, which the broker answers itself",
-    (J.QUEUED, J.CANCELLED): "its client cancels",
-    (J.ASSIGNED, J.CANCELLED): "its client cancels",
+    (J.QUEUED, J.DONE): "a description, or a worker had computed it for the broker before",
+    (J.QUEUED, J.CANCELLED): "its client cancels, or is gone",
+    (J.ASSIGNED, J.CANCELLED): "its client cancels, or is gone",
     (J.RUNNING, J.CANCELLED): "its client cancels; the calculation goes on, its answer is dropped",
 }
 

@@ -43,6 +43,8 @@ class Workers(Deaths):
         if calculator is None:
             calculator = self.calculators[name] = Calculator(name)
         worker = self.workers[peer] = Worker(peer, calculator, state, now, now)
+        worker.inherited = peer not in self._given_up
+        self._given_up.pop(peer, None)
         calculator.members += 1
         self._settle(calculator)
         calculator.file(worker)
@@ -72,7 +74,8 @@ class Workers(Deaths):
         elif worker.state is WorkerState.RETURNING:
             self._move_worker(worker, WorkerState.LOADING)
             worker.identity = hello.identity
-        self._to_worker(peer, Welcome())
+        leaves = worker.state is WorkerState.LEAVING  # and may not have heard that it is to
+        self._to_worker(peer, Shutdown() if leaves else Welcome())
 
     def _ready(self, peer: bytes, ready: Ready, now: float) -> None:
         self._hello(peer, Hello(ready.calculator, ready.identity), now)
@@ -94,11 +97,14 @@ class Workers(Deaths):
         for key, job in reversed(list(worker.jobs.items())):
             if key not in has and job.order <= ready.sent:
                 self._send_again(job, now)
+        self._claim(worker, ready.running, now)
         calculator.file(worker)  # by its capacity
         is_new = worker.state in STARTING
         if is_new:
             self._move_worker(worker, WorkerState.IDLE)
             logger.info("%s is ready", worker.label)
+        if worker.state is WorkerState.IDLE and worker.jobs:
+            self._move_worker(worker, WorkerState.BUSY)
         self._describe(calculator)
         self._see_to_those_who_wait(worker, "it was asked to shut down", now)
         if is_new:
@@ -136,13 +142,18 @@ class Workers(Deaths):
         lost = state is WorkerState.LOST
         log = logger.warning if lost else logger.info
         log("%s is %s: %s", worker.label, state.value, why)
-        never_came = worker.state is WorkerState.RETURNING
+        # One that was computing what somebody asks for was there until just now.
+        never_came = worker.expected and not any(job.is_known for job in worker.jobs.values())
         self._move_worker(worker, state)
+        if lost:
+            self._give_up_worker(worker.peer)
         del self.workers[worker.peer]
         self._timers.cancel(worker.timer)
         self.roster_changed = True
-        died = self._died(worker, why, now, seen=not is_remote(worker.peer)) if lost else []
-        suspected = {job.key for job in died}
+        died = []
+        if lost and not worker.expected:
+            died = self._died(worker, why, now, seen=not is_remote(worker.peer))
+        suspected = {job.key for job in died if job.state is not JobState.ORPHANED}
         for job in reversed(list(worker.jobs.values())):
             if job.key in suspected:
                 self._decide(job, now)
@@ -203,7 +214,7 @@ class Workers(Deaths):
 
     def _connection_broke(self, worker: Worker, now: float) -> None:
         """Give a worker up, or wait a while for it if its connection may come back."""
-        if worker.state is WorkerState.RETURNING:
+        if worker.expected:
             lost = now >= worker.since + RETURN_GRACE
         elif not is_remote(worker.peer):
             lost = True
@@ -250,15 +261,18 @@ class Workers(Deaths):
                 self._to_worker(worker.peer, Probe())
                 worker.asked = True
                 self._check_at(worker, now + RETRY_INTERVAL)
+        elif worker.expected and worker.asked:  # and there was a connection
+            worker.expected = worker.asked = False
+            self._check_at(worker, now + half)
         elif worker.asked and (leaves or worker.state is WorkerState.IDLE):
             silent = now - worker.last_heard
             self._end(worker, WorkerState.LOST, now, f"it was silent for {silent:.3g} s")
-        elif now < worker.last_heard + half and worker.state is not WorkerState.RETURNING:
+        elif now < worker.last_heard + half and not worker.expected:
             self._check_at(worker, worker.last_heard + half)
         else:
             self._probe(worker)
             worker.asked = True
-            self._check_at(worker, now + half)
+            self._check_at(worker, now + (RETRY_INTERVAL if worker.expected else half))
 
     def _sweep(self, _: None, now: float) -> None:
         """Try every worker's connection."""
@@ -273,7 +287,10 @@ class Workers(Deaths):
         # One on another machine may have a new connection already: what was on its way by the old
         # one is lost, and only the worker knows what that was.
         unsure = worker.state is WorkerState.RETURNING or (is_remote(worker.peer) and worker.jobs)
-        self._to_worker(worker.peer, Unknown(worker.sent) if unsure else Probe())
+        if worker.expected and worker.state is WorkerState.LEAVING:
+            self._to_worker(worker.peer, Shutdown())
+        else:
+            self._to_worker(worker.peer, Unknown(worker.sent) if unsure else Probe())
 
 
 def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | None:

@@ -47,6 +47,9 @@ def broker(
     reconnect_grace: Annotated[
         float | None, setting("reconnect_grace", "--reconnect-grace")
     ] = None,
+    max_queue: Annotated[int | None, setting("max_queue", "--max-queue")] = None,
+    max_queue_bytes: Annotated[int | None, setting("max_queue_bytes", "--max-queue-bytes")] = None,
+    orphan_ttl: Annotated[float | None, setting("orphan_ttl", "--orphan-ttl")] = None,
     allow_mixed: AllowMixed = False,
     insecure: Insecure = False,
     log_level: LogLevel = "INFO",
@@ -67,6 +70,9 @@ def broker(
         timeout,
         queue_timeout,
         reconnect_grace=reconnect_grace,
+        max_queue=max_queue,
+        max_queue_bytes=max_queue_bytes,
+        orphan_ttl=orphan_ttl,
         insecure=insecure,
         allow_mixed=allow_mixed,
     )

@@ -48,6 +48,9 @@ CHECK_TIMEOUT = 2.0
 #: How often it is logged how a request that waits gets on, s.
 NEWS_INTERVAL = 10.0
 
+#: How long the last word of a socket may take to leave, ms: no time where a broker is there.
+LINGER = 100
+
 #: Sockets to one broker that are kept for the next call.
 MAX_IDLE = 3
 
@@ -82,8 +85,10 @@ class Channel:
         self._news: dict[RequestKey, tuple[str, float]] = {}
 
     def close(self) -> None:
-        """Close the socket."""
-        self._connection.close()
+        """Close the socket, after a last word if the broker keeps answers that have arrived."""
+        last = self.state.close() if self.is_clean() else []
+        self.perform(last)
+        self._connection.close(LINGER if last else 0)
 
     def readable(self) -> list[transport.Socket]:
         """Return what to poll; `receive` takes what has come."""

@@ -318,7 +318,7 @@ class RemoteCalculator(Calculator):
                 error = to_exception(end.answer.error, self.calc_name)
             if not isinstance(error, ServiceError) or attempt == self.retries:
                 raise error
-            pause = retry_pause(attempt)
+            pause = retry_pause(attempt, error)
             if ends_at is not None:
                 pause = min(pause, max(0.0, ends_at - time.monotonic()))
             logger.warning("attempt %d failed, the next in %.3g s: %s", attempt + 1, pause, error)

@@ -7,6 +7,7 @@ from typing import Any
 from aserpc.errors import (
     AserpcError,
     BrokerStoppedError,
+    BusyError,
     CalculationTimeoutError,
     CancelledRequestError,
     DeadlineError,
@@ -24,6 +25,7 @@ from aserpc.messages import FAILURES
 from aserpc.remote_error import rebuild
 
 _ERRORS: dict[str, type[AserpcError]] = {
+    "busy": BusyError,
     "no_workers": NoWorkersError,
     "queue_timeout": QueueTimeoutError,
     "worker_lost": WorkerLostError,
@@ -44,12 +46,15 @@ assert {*_ERRORS, "calculation"} == {*FAILURES}
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
-def retry_pause(attempt: int) -> float:
+def retry_pause(attempt: int, error: AserpcError) -> float:
     """Return how long to wait after an attempt, counted from 0, that failed, s.
 
     Each is twice as long as the one before: what is restarted needs its time, and many clients
-    that lost the same broker or worker would keep it from coming back.
+    that lost the same broker or worker would keep it from coming back. A broker that has too much
+    to do is left alone for the longest at once.
     """
+    if isinstance(error, BusyError):
+        return LONGEST_PAUSE
     return min(FIRST_PAUSE * 2.0 ** min(attempt, 100), LONGEST_PAUSE)
 
 

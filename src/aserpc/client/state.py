@@ -6,11 +6,11 @@ belongs to one socket, on which any number of requests may wait.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aserpc.errors import (
     AserpcError,
@@ -20,6 +20,7 @@ from aserpc.errors import (
     ProtocolError,
 )
 from aserpc.messages import (
+    MAX_RECEIVED,
     Answer,
     Buffer,
     Cancel,
@@ -45,6 +46,9 @@ MAX_RESENDS = 10
 
 #: The same for one that may be too large for its connection.
 MAX_LARGE_RESENDS = 3
+
+#: Answers that have arrived and that the broker may not know of; it keeps none of them for long.
+MAX_ARRIVED = 10 * MAX_RECEIVED
 
 
 @dataclass(slots=True)
@@ -122,6 +126,8 @@ class ClientState:
         self._pinged_at = float("-inf")
         #: When the broker was first asked after it was heard last; None: it was not.
         self._asked_at: float | None = None
+        #: Answers that have arrived; the next message to the broker tells of them.
+        self._arrived: deque[RequestKey] = deque(maxlen=MAX_ARRIVED)
 
     def submit(
         self,
@@ -149,6 +155,8 @@ class ClientState:
         self._by_timeout.setdefault(timeout, OrderedDict())[request.key] = pending
         if deadline is not None:
             pending.timer = self._deadlines.at(ends_at, self._deadline_passed, pending)
+        if self._arrived:
+            request.received = self._received()  # no copy: this is on the way of every call
         return [Send(request, payload)]
 
     def cancel(self, key: RequestKey) -> list[Effect]:
@@ -156,6 +164,10 @@ class ClientState:
         if self._remove(key) is None:
             return []
         return [Send(Cancel([list(key)]), [])]
+
+    def close(self) -> list[Effect]:
+        """Tell the broker of the last answers that have arrived."""
+        return [Send(Ping(received=self._received()), [])] if self._arrived else []
 
     def receive(self, message: Message, payload: list[Buffer], now: float) -> list[Effect]:
         """Take a message from the broker."""
@@ -198,7 +210,7 @@ class ClientState:
             if self._asked_at is None:
                 self._asked_at = now
             self._last_ping = next(self._numbers)
-            self._effects.append(Send(Ping(silent, self._last_ping), []))
+            self._effects.append(Send(Ping(silent, self._last_ping, self._received()), []))
         effects, self._effects = self._effects, []
         return effects
 
@@ -214,6 +226,8 @@ class ClientState:
 
     def _answer(self, answer: Answer, payload: list[Buffer], now: float) -> list[Effect]:
         pending = self.pending.get(answer.key)
+        if answer.part is None:
+            self._arrived.append(answer.key)
         if pending is None:
             return []  # late: nobody waits for it any more
         if answer.part is not None:
@@ -222,6 +236,22 @@ class ClientState:
             return []
         self._remove(answer.key)
         return [Resolve(answer.key, answer, payload, None)]
+
+    def _received(self) -> list[Any]:
+        """Return what `Request.received` says of the answers that have arrived."""
+        arrived = self._arrived
+        if len(arrived) == 1:
+            session, number = arrived.pop()
+            return [[session, number, number]]
+        ranges: list[list[Any]] = []
+        for session, number in sorted(
+            arrived.popleft() for _ in range(min(len(arrived), MAX_RECEIVED))
+        ):
+            if ranges and ranges[-1][0] == session and number <= ranges[-1][2] + 1:
+                ranges[-1][2] = number
+            else:
+                ranges.append([session, number, number])
+        return ranges
 
     def _pong(self, pong: Pong, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -251,9 +281,9 @@ class ClientState:
             pending.pinged = self._last_ping
             self.pending.move_to_end(key)
             self._by_timeout[pending.timeout].move_to_end(key)
-            request = pending.request
+            request = replace(pending.request, received=[])
             if request.deadline is not None:
-                request = replace(request, deadline=max(0.0, pending.deadline - now))
+                request.deadline = max(0.0, pending.deadline - now)
             effects.append(Send(request, pending.payload))
         return effects
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from aserpc.messages.base import (
     IDENTITY_SIZE,
     MAX_NAME_SIZE,
+    MAX_RECEIVED,
     PROTOCOL_VERSION,
     Buffer,
     Message,
@@ -76,6 +77,7 @@ __all__ = [
     "FROM_WORKER",
     "IDENTITY_SIZE",
     "MAX_NAME_SIZE",
+    "MAX_RECEIVED",
     "PROTOCOL_VERSION",
     "TO_CLIENT",
     "TO_MANAGER",

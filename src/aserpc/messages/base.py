@@ -21,6 +21,9 @@ MAX_NAME_SIZE = 255
 #: Length of a session's and of a broker's random identity, in bytes.
 IDENTITY_SIZE = 16
 
+#: Of how many answers that have arrived one message tells.
+MAX_RECEIVED = 10_000
+
 #: A frame that is sent or was received.
 Buffer: TypeAlias = bytes | memoryview
 #: Identity of a request: the session that asks, and its number there.
@@ -76,6 +79,24 @@ def check_keys(pairs: Sequence[object]) -> None:
             msg = "a list of requests holds [session, id]"
             raise ProtocolError(msg)
         check_key(pair[0], pair[1])
+
+
+def check_received(ranges: Sequence[object]) -> None:
+    """Refuse what is no list of answers that have arrived, or is longer than one may be."""
+    count = 0
+    for entry in ranges:
+        if not isinstance(entry, list) or len(entry) != 3:
+            msg = "answers that have arrived are [session, first, last]"
+            raise ProtocolError(msg)
+        session, first, last = entry
+        check_key(session, last)
+        if type(first) is not int or not 0 <= first <= last:
+            msg = "the first of some ids is no greater than the last"
+            raise ProtocolError(msg)
+        count += last - first + 1
+    if count > MAX_RECEIVED:
+        msg = f"a message tells of {MAX_RECEIVED} answers at most"
+        raise ProtocolError(msg)
 
 
 def unpack_about(about: bytes) -> dict[str, Any]:

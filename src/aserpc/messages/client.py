@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aserpc.errors import ProtocolError
-from aserpc.messages.base import Message, check_key, check_keys
+from aserpc.messages.base import Message, check_key, check_keys, check_received
 
 
 @dataclass(slots=True)
@@ -17,10 +17,13 @@ class Ping(Message):
     keys: list[Any] = field(default_factory=list)
     #: Comes back in the `Pong`: an old answer is so no sign of life.
     id: int = 0
+    #: As `Request.received`.
+    received: list[Any] = field(default_factory=list)
 
     def check(self) -> None:
         """See `Message.check`."""
         check_keys(self.keys)
+        check_received(self.received)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from aserpc.messages.base import (
     check_key,
     check_keys,
     check_name,
+    check_received,
     check_seconds,
 )
 
@@ -39,6 +40,9 @@ class Request(Message):
     digest: bytes = b""
     #: Seconds left until the client stops waiting; None: it waits.
     deadline: float | None = None
+    #: Answers that have arrived, ``[session, first id, last id]`` each: the broker keeps them no
+    #: longer.
+    received: list[Any] = field(default_factory=list)
 
     @property
     def key(self) -> RequestKey:
@@ -61,6 +65,8 @@ class Request(Message):
         if not all(isinstance(name, str) for name in self.properties):
             msg = "properties are names"
             raise ProtocolError(msg)
+        if self.received:
+            check_received(self.received)
 
 
 @dataclass(slots=True)
@@ -114,6 +120,7 @@ class Cancel(Message):
 #: What an answer's ``error["kind"]`` may say, and what it means.
 FAILURES = {
     "calculation": "the calculator raised an exception",
+    "busy": "more requests wait than may (`max_queue`, `max_queue_bytes`)",
     "no_workers": "no worker serves the name and none is starting",
     "queue_timeout": "no worker came within the queue timeout",
     "worker_lost": "the workers that had the request were lost",
