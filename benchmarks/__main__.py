@@ -20,9 +20,10 @@ PARTS = {
     "scale": "scale",
     "scale-sockets": "scale_sockets",
     "startup": "startup",
+    "batching": "batching",
 }
 
-CONTENDERS = ("aserpc-0.1.3", "bigchem", "socket", "tcp")
+CONTENDERS = ("aserpc-0.1.3", "bigchem", "socket", "tcp", "chgnet", "sevennet")
 
 
 def main() -> int:

@@ -31,6 +31,20 @@ class Null(Calculator):
         self.results = {"energy": 0.0, "forces": forces, "stress": np.zeros(6)}
 
 
+class Together(Null):
+    """One that could compute many structures in one call."""
+
+    def calculate_batch(
+        self, atoms: Sequence[Any], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return zeros for each."""
+        found = []
+        for one in atoms:
+            self.calculate(one, properties)
+            found.append(self.results)
+        return found
+
+
 class Sleep(Null):
     """A calculator that takes `SLEEP` and no processor."""
 

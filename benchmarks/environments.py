@@ -18,7 +18,7 @@ def cache_folder() -> Path:
     return Path(base) / "aserpc-benchmarks"
 
 
-def environment_with(name: str, requirements: Sequence[str]) -> Path:
+def environment_with(name: str, requirements: Sequence[str], *, by_pip: bool = False) -> Path:
     """Return the folder of an environment's commands, made by uv or pip if it is not there.
 
     Raises
@@ -34,7 +34,7 @@ def environment_with(name: str, requirements: Sequence[str]) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         print(f"making an environment with {', '.join(requirements)}", file=sys.stderr)
         python = folder / "bin" / "python"
-        uv = shutil.which("uv")
+        uv = None if by_pip else shutil.which("uv")
         if uv is not None:
             _run(name, [uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
             _run(name, [uv, "pip", "install", "--python", str(python), *requirements])
