@@ -95,7 +95,7 @@ def both(kind: type[Recorder], system: str, *changes: Callable[[Atoms], None]) -
     for change in (lambda _: None, *changes):
         change(atoms)
         evaluation.evaluate(pack_atoms(atoms), ["energy"])
-        local.get_property("energy", atoms)
+        local.get_property("energy", atoms)  # type: ignore[no-untyped-call]
     return [served.changes, local.changes]
 
 
