@@ -195,7 +195,7 @@ def _difference(
         for mine, theirs in zip(one, other, strict=True)
         for a, b in zip(mine[quantity], theirs[quantity], strict=True)
     )
-    return max(abs(a - b) for a, b in pairs)
+    return max(abs(float(a - b)) for a, b in pairs)
 
 
 def _mean(values: Sequence[float]) -> float:

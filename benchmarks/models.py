@@ -29,7 +29,7 @@ CRYSTALS = (
 def crystal(number: int) -> Atoms:
     """Return a crystal of two or four atoms, moved a little."""
     name, kind, edge = CRYSTALS[number % len(CRYSTALS)]
-    atoms = bulk(name, kind, edge) * (1 + number // len(CRYSTALS) % 2, 1, 1)
+    atoms: Atoms = bulk(name, kind, edge) * (1 + number // len(CRYSTALS) % 2, 1, 1)
     atoms.rattle(0.05, seed=number)
     return atoms
 
@@ -64,7 +64,8 @@ def main(model: str, structures: int, rounds: int) -> dict[str, Any]:
     sizes = [size for size in (4, 16, 64) if size <= structures]
     for call in (alone, lambda: batches(sizes[0]), lambda: batches(sizes[-1])):
         call()  # a model's first calls take longer
-    found: dict[str, list[dict[str, float]]] = {"alone": []} | {str(size): [] for size in sizes}
+    found: dict[str, list[dict[str, float]]] = {str(size): [] for size in sizes}
+    found["alone"] = []
     for _ in range(rounds):
         found["alone"].append(_timed(alone))
         for size in sizes:
