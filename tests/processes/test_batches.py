@@ -22,8 +22,10 @@ LONG = 60_000
 class Site:
     """A manager that starts workers whose calls wait for a gate."""
 
-    def __init__(self, cli: Cli, folder: Path, keys: str = "") -> None:
+    def __init__(self, cli: Cli, folder: Path, keys: str = "", *, starts: bool = True) -> None:
         self.cli, self.folder = cli, folder
+        if not starts:
+            return
         table = f"""
             [calculators.it]
             factory = "{BATCHES}:GatedTogether"
@@ -74,6 +76,26 @@ def test_a_batch_that_hangs_is_computed_one_by_one(cli: Cli, tmp_path: Path) -> 
         asked.pop(4).result()
     assert {x: each.result() for x, each in asked.items()} == {x: x**2 / 2 for x in asked}
     assert site.calls() == [1, 5, *[1] * 5]
+
+
+@pytest.mark.parametrize(
+    ("flag", "calls"), [("--max-batch=2", [1, 2, 1]), ("--max-batch-atoms=3", [1, 3, 1])]
+)
+def test_flags_say_how_many_are_computed_together(
+    cli: Cli, tmp_path: Path, flag: str, calls: list[int]
+) -> None:
+    cli.broker()
+    words = ["--name", "it", "--kwargs", json.dumps({"folder": str(tmp_path)}), flag]
+    worker = cli.start("worker", f"{BATCHES}:GatedTogether", *words)
+    wait_for(lambda: worker.pid in cli.ready() or not worker.runs(), what=worker.errors)
+    site = Site(cli, tmp_path, starts=False)
+    asked = [site.ask(1.0)]
+    wait_for(lambda: site.calls() == [1])
+    asked += [site.ask(2.0) for _ in range(sum(calls) - 1)]
+    wait_for(lambda: cli.status()["running_requests"] == {"it": sum(calls)})
+    (tmp_path / "go").touch()
+    assert [each.result() for each in asked] == [0.5, *[2.0] * (sum(calls) - 1)]
+    assert site.calls() == calls
 
 
 def test_how_many_are_computed_together_is_a_key_of_the_table(cli: Cli, tmp_path: Path) -> None:

@@ -262,6 +262,15 @@ def test_relative_sockets_become_absolute(home: Path) -> None:
         ("idle_timeout = 0", ["idle_timeout", "0", "inf: never"]),
         ("idle_timeout = true", ["idle_timeout", "True", "no number of seconds"]),
         ("idle_timeout = '30'", ["idle_timeout", "'30'", "no number"]),
+        ("max_batch = 0", ["max_batch", "0", "from 1 to 32768, or auto"]),
+        ("max_batch = 'many'", ["max_batch", "'many'", "no whole number of structures"]),
+        ("max_batch = 2.5", ["max_batch", "2.5", "no whole number"]),
+        ("max_batch = true", ["max_batch", "True", "no whole number"]),
+        ("max_batch_atoms = 'auto'", ["max_batch_atoms", "'auto'", "no whole number of atoms"]),
+        ("max_batch_atoms = 40000", ["max_batch_atoms", "40000", "32768"]),
+        ("batch_wait = -0.1", ["batch_wait", "-0.1", "from 0 up"]),
+        ("batch_wait = inf", ["batch_wait", "inf", "finite"]),
+        ("batch_wait = nan", ["batch_wait", "nan", "finite"]),
         ("client_timeout_ms = [1]", ["client_timeout_ms", "[1]", "milliseconds"]),
         ("ipc_dir = 3", ["ipc_dir", "3", "no text"]),
         ("ipc_dir = ''", ["ipc_dir", "empty"]),
@@ -290,6 +299,8 @@ def test_a_mistake_in_the_file_is_named(home: Path, text: str, words: list[str])
         ("ASERPC_WORKER_TIMEOUT", "", ["''", "no number"]),
         ("ASERPC_HEARTBEAT_INTERVAL", "inf", ["finite"]),
         ("ASERPC_CLIENT_TIMEOUT_MS", "nan", ["positive"]),
+        ("ASERPC_MAX_BATCH", "2.5", ["'2.5'", "no whole number"]),
+        ("ASERPC_BATCH_WAIT", "short", ["'short'", "no number of seconds"]),
         ("ASERPC_IPC_DIR", "", ["empty"]),
         ("ASERPC_WORKER_TIMEOT", "3", ["ASERPC_WORKER_TIMEOUT is probably meant"]),
         ("ASERPC_IPC_DIRS", "x", ["ASERPC_IPC_DIR is probably meant"]),
@@ -317,6 +328,13 @@ def test_never_can_be_said(home: Path, name: str) -> None:
     assert math.isinf(getattr(load(home, {f"ASERPC_{name.upper()}": "inf"}), name))
     pyproject(home, f"[tool.aserpc]\n{name} = inf")
     assert math.isinf(getattr(load(home), name))
+
+
+@pytest.mark.parametrize(("text", "number"), [("auto", "auto"), ("1", 1), ("32768", 32768)])
+def test_how_many_are_computed_together(home: Path, text: str, number: object) -> None:
+    assert load(home, {"ASERPC_MAX_BATCH": text}).max_batch == number
+    assert load(home, max_batch=number).max_batch == number
+    assert load(home, {"ASERPC_BATCH_WAIT": "0"}).batch_wait == 0
 
 
 def test_a_mistake_of_the_caller_is_named(home: Path) -> None:
