@@ -397,10 +397,14 @@ class Broker:
                 todo += self._state.unreachable(effect.peer, effect.message, now)
 
     def _save_roster(self, now: float) -> None:
+        self._note_roster()
+        self._roster.save(lambda: self._state.roster(now), now)
+        self._note_roster()  # some of it may soon be another
+
+    def _note_roster(self) -> None:
         if self._state.roster_changed:
             self._state.roster_changed = False
             self._roster.changed()
-        self._roster.save(lambda: self._state.roster(now), now)
 
     def _finish(self) -> None:
         """Tell everyone, and wait a while until that has left."""
