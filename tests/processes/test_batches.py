@@ -53,8 +53,12 @@ class Site:
 
     def calls(self) -> list[int]:
         """Return how many structures each call had, of each worker in turn."""
-        paths = sorted(self.folder.glob("started-*"), key=lambda path: path.stat().st_ctime_ns)
-        return [int(path.name.split("-")[3]) for path in paths]
+        workers: dict[str, dict[int, int]] = {}
+        # Files that are made in quick succession can have the same time.
+        for path in sorted(self.folder.glob("started-*"), key=lambda path: path.stat().st_ctime_ns):
+            _, worker, number, size = path.name.split("-")
+            workers.setdefault(worker, {})[int(number)] = int(size)
+        return [size for calls in workers.values() for _, size in sorted(calls.items())]
 
 
 def test_a_batch_whose_worker_dies_is_computed_one_by_one(cli: Cli, tmp_path: Path) -> None:
@@ -66,7 +70,9 @@ def test_a_batch_whose_worker_dies_is_computed_one_by_one(cli: Cli, tmp_path: Pa
     assert {x: each.result() for x, each in asked.items()} == {x: x**2 / 2 for x in asked}
     calls = site.calls()
     assert calls[:2] == [1, 5]
-    assert calls[2:] == [1] * 6, "four are right, one kills two more workers"
+    # Four are right, one kills two more workers; and the very first may be computed again: its
+    # answer was not on its way yet when the process died.
+    assert calls[2:] in ([1] * 6, [1] * 7)
 
 
 def test_a_batch_that_hangs_is_computed_one_by_one(cli: Cli, tmp_path: Path) -> None:
