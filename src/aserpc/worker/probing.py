@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, molecule
 
 from aserpc.batchers import BatchCalculator
 from aserpc.worker.batching import Limits
@@ -97,6 +96,8 @@ def find_limits(batcher: BatchCalculator, default: Limits, trial: Trial | None =
 
 def _sample(batcher: BatchCalculator) -> Atoms | None:
     """Return a small structure that can be computed: not every model knows every element."""
+    from ase.build import bulk, molecule  # SciPy with it, which the others here do without
+
     candidates: Sequence[Atoms] = [
         bulk("Cu", cubic=True) * (1, 1, 2),
         bulk("Si", cubic=True),
