@@ -59,6 +59,9 @@ SPACE, MEMORY = 2_000_000, 500 << 20
 #: Each is a history of up to 20 messages.
 HISTORIES = int(os.environ.get("ASERPC_TEST_HISTORIES", "60"))
 
+#: Many histories on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 numbers = itertools.count()
 
 histories = st.lists(st.binary(min_size=30, max_size=160), min_size=1, max_size=20)
