@@ -53,6 +53,9 @@ def test_answers_that_can_t_be_are_a_protocol_error(liar: HostileBroker, told: s
     answer(liar, *ODD[told])
     with pytest.raises(ProtocolError, match=told):
         call.result()
+    again = InThread(lambda: calculator.get_property("energy", atom(2)))
+    answer(liar, {"energy": 2.0})
+    assert again.result() == 2.0, "nothing of it is kept"
     with Client(liar.address, 20_000, check_broker=False) as client:
         future = client.submit("it", atom(1), ["energy"])
         answer(liar, *ODD[told])

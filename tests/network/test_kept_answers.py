@@ -1,4 +1,4 @@
-"""Clients on other hosts that are cut off: their answers are kept, and their places in the queue."""
+"""Clients on other hosts that are cut off: their answers are kept, as are their turns."""
 
 from __future__ import annotations
 

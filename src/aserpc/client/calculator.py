@@ -251,9 +251,15 @@ class RemoteCalculator(Calculator):
     def _implemented(self, ends_at: float | None, *, ask: bool = False) -> list[str]:
         if ask or not self._about:
             answer, _ = self._call("describe", [], [], ends_at)
-            self._about = answer.about
+            self._learn(answer.about)
         names = unpack_about(self._about).get("implemented_properties")
         return list(all_properties) if names is None else list(names)
+
+    def _learn(self, about: bytes) -> None:
+        """Keep what a worker says of itself, unless that can't be read: each call would fail."""
+        if about != self._about:
+            unpack_about(about)
+            self._about = about
 
     def _ends_at(self) -> float | None:
         """Return when a call that begins now must have ended."""
@@ -285,7 +291,7 @@ class RemoteCalculator(Calculator):
         frames = packed.frames()
         transport.check_size(frames)
         answer, payload = self._call("calculate", properties, frames, ends_at)
-        self._about = answer.about
+        self._learn(answer.about)
         results = unpack_results(payload)
         check_complete(results, self.calc_name, properties)
         if not self.allow_nonfinite:
