@@ -143,12 +143,13 @@ def _relaxations(bench: Bench, report: Report, model: str, python: Path) -> None
     clients = [_client(bench, address[0]) for _ in range(CLIENTS)]
     names = {name: f"{model}-{index}" for index, name in enumerate(served)}
     for name, (count, words) in served.items():
-        for _ in range(count):
+        for number in range(count):
             command = [_command(python), "worker", FACTORIES[model], "--name", names[name]]
             command += ["--broker", address[1], "--idle-timeout", "100000", *words]
             bench.start(names[name], command, env=ALL if count == 1 else {})
-        # One kind after the other: sixteen that load at once want all the memory.
-        clients[0].do("ready", names={names[name]: count}, timeout=600.0)
+            # A few at a time: what loads wants more memory than what has loaded.
+            if number % 4 == 3 or number + 1 == count:
+                clients[0].do("ready", names={names[name]: number + 1}, timeout=240.0)
     calls: dict[str, Callable[[], list[dict[str, Any]]]] = {
         name: partial(_together, clients, names[name], steps) for name in served
     }
