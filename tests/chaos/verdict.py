@@ -119,7 +119,8 @@ def complaints(run: Chronicle) -> list[str]:
 
 def _repeats(run: Chronicle, asked: Asked) -> int:
     """Return how often a request may have been computed again."""
-    number = losses(run, asked) + len(run.during(asked, *BROKER, *CLIENTS_NETWORK))
+    # An answer that the clients' network loses is kept; only with its broker it is lost.
+    number = losses(run, asked) + len(run.during(asked, *BROKER))
     if asked.work == "raise":  # asked again for less, see `RemoteCalculator._fetch`
         number += 1
     return number + (MAX_ATTEMPTS - 1 if asked.work == "crash" else 0)

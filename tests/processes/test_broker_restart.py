@@ -94,6 +94,20 @@ def test_what_is_computed_while_there_is_no_broker_is_delivered(cli: Cli, folder
     assert counts(folder)["a"] == 1
 
 
+def test_what_a_killed_broker_had_not_read_is_given_again(cli: Cli, folder: Path) -> None:
+    broker = cli.broker()
+    serve(cli, folder)
+    with Client(cli.frontend, 30_000) as client:
+        future = client.submit("it", work("a", 4, 2.0))
+        wait_for(lambda: left(cli) == 1)
+        broker.signal(signal.SIGSTOP)
+        wait_for(lambda: counts(folder, "ended")["a"] == 1)
+        kill(broker)
+        cli.broker()
+        assert future.result(30)["energy"] == 8
+    assert counts(folder)["a"] == 1
+
+
 def test_a_request_whose_worker_died_with_the_broker_is_computed_elsewhere(
     cli: Cli, folder: Path
 ) -> None:

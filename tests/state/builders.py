@@ -133,7 +133,8 @@ class House:
         """Let time pass, ticking whenever the state asks for it."""
         ends_at, pause_ends_at = self.now + seconds, float("-inf")
         while pause_ends_at < ends_at:
-            pause_ends_at = min(ends_at, self.now + CLIENT_INTERVAL)
+            somebody = any(client.jobs for client in self.state.clients.values())
+            pause_ends_at = min(ends_at, self.now + CLIENT_INTERVAL) if somebody else ends_at
             while (due := self.state.next_tick()) is not None and due <= pause_ends_at:
                 self.now = max(self.now, due)
                 self.perform(self.state.tick(self.now))

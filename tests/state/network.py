@@ -73,15 +73,16 @@ class Network:
 
     def restart_broker(self, *, stops: bool, keeps: int) -> None:
         """Replace the broker; of what it had not read, the first messages are lost."""
+        sent = {key for worker in self.broker.workers.values() for key in worker.jobs}
         if stops:
             self.perform(self.broker.stop())
         for link in self.links():
             for _ in range(min(keeps, len(link.up))):
                 self.lose(link.up.popleft())
         roster = self.broker.roster(self.now)
-        # The roster tells of what takes long; answers that are kept are lost with the broker.
+        # The roster tells of what takes long, and of nothing if the broker has told all that it
+        # stops; answers that are kept are lost with the broker.
         told = {key for _, keys in roster.workers.values() for key in keys}
-        sent = {key for worker in self.broker.workers.values() for key in worker.jobs}
         self.excused |= {*self.computed_at} | (sent - told)
         self.start_broker(roster)
 
@@ -227,11 +228,12 @@ class Network:
             assert payload == [str(request.id).encode()]
             worker.computed.append(request.key)
             before = self.computed_at.get(request.key, float("-inf"))
-            excused = request.key in self.excused
-            assert excused or self.now >= before + ORPHAN_TTL, "it was computed twice"
-            self.excused.discard(request.key)
+            if self.now < before + ORPHAN_TTL:
+                assert request.key in self.excused, "it was computed twice"
+                self.excused.discard(request.key)
             self.computed_at[request.key] = self.now
-            self.put(peer, worker.state.computed(Answer(*request.key), self.now))
+            results: list[Buffer] = [b"results of %d" % request.id]
+            self.put(peer, worker.state.computed(Answer(*request.key), self.now, results))
 
     def finish(self, peer: bytes) -> None:
         self.put(peer, self.workers[peer].state.finish(self.now))
@@ -246,8 +248,8 @@ class Network:
         worker = self.workers[peer]
         for message in messages:
             results: list[Buffer] = []
-            if isinstance(message, Answer) and message.error is None:
-                results = [b"results of %d" % message.id]
+            if isinstance(message, Answer):
+                results = list(worker.state.payload(message))
             worker.link.up.append((message, results))
         if worker.state.ended:
             assert worker.state.error is None

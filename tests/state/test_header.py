@@ -101,7 +101,7 @@ MESSAGES: list[Message] = [
     Goodbye([[S, 1]]),
     Welcome(),
     Unknown(),
-    Unknown(12),
+    Unknown(12, [S, 7]),
     Probe(),
     Refuse("differs"),
     Shutdown(),

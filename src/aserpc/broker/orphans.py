@@ -72,8 +72,8 @@ class Orphans(Requests):
         now: float,
     ) -> None:
         """Take the answer to a request of the broker before; others are dropped."""
-        cancelled = answer.error is not None and answer.error["kind"] == "cancelled"
-        if answer.part is not None or cancelled or (worker is not None and not worker.inherited):
+        is_ours = worker is not None and not worker.inherited
+        if answer.part is not None or answer.is_refusal or is_ours:
             return
         job = self.jobs.get(answer.key)
         if job is None:

@@ -93,8 +93,9 @@ class Worker:
     timer: Timer | None = None
     #: Since when its connection is broken, if that may come back; None: it is there.
     away_since: float | None = None
-    #: How many requests were sent to it.
+    #: How many requests were sent to it, and which it answered last.
     sent: int = 0
+    last_answer: RequestKey | None = None
     #: Whether it is known from the broker before only: its connection is not back yet.
     expected: bool = False
     #: Whether it may have requests of the broker before, rather than of this one.

@@ -238,9 +238,13 @@ class Requests(Clients):
         self.roster_changed = True
 
     def _answer(self, worker: Worker, answer: Answer, payload: list[Buffer], now: float) -> None:
+        is_again = answer.key == worker.last_answer
+        if answer.part is None and not answer.is_refusal:
+            worker.last_answer = answer.key
         job = worker.jobs.get(answer.key)
         if job is None:
-            self._late_answer(worker, answer, payload, now)
+            if not is_again:
+                self._late_answer(worker, answer, payload, now)
             return
         wanted = job.state is not JobState.CANCELLED
         awaited = wanted and job.state is not JobState.ORPHANED

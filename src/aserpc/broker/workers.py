@@ -118,7 +118,7 @@ class Workers(Deaths):
         way, with a connection that nobody saw break.
         """
         if worker.state in STARTING:
-            self._to_worker(worker.peer, Unknown(worker.sent))
+            self._to_worker(worker.peer, _question(worker))
         elif worker.state is WorkerState.LEAVING:
             self._to_worker(worker.peer, Shutdown())
         else:
@@ -235,7 +235,7 @@ class Workers(Deaths):
         logger.info("%s is connected again", worker.label)
         worker.away_since, worker.asked = None, False
         worker.calculator.file(worker)
-        self._to_worker(worker.peer, Unknown(worker.sent))
+        self._to_worker(worker.peer, _question(worker))
         self._check_at(worker, now + self.worker_timeout / 2)
         self._dispatch(worker.calculator, now)
 
@@ -290,7 +290,13 @@ class Workers(Deaths):
         if worker.expected and worker.state is WorkerState.LEAVING:
             self._to_worker(worker.peer, Shutdown())
         else:
-            self._to_worker(worker.peer, Unknown(worker.sent) if unsure else Probe())
+            self._to_worker(worker.peer, _question(worker) if unsure else Probe())
+
+
+def _question(worker: Worker) -> Unknown:
+    """Return what has a worker say what it has, and give again what was lost of its answers."""
+    last = worker.last_answer
+    return Unknown(worker.sent, [] if last is None else list(last))
 
 
 def _difference(calculator: Calculator, worker: Worker, about: bytes) -> str | None:

@@ -93,6 +93,11 @@ class Answer(Message):
         """Identity of the request."""
         return self.session, self.id
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether a worker says that it was cancelled before it was begun: it may be computed."""
+        return self.error is not None and self.error["kind"] == "cancelled"
+
     def check(self) -> None:
         """See `Message.check`."""
         check_key(self.session, self.id)

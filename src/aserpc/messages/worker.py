@@ -114,6 +114,14 @@ class Unknown(Message):
     KIND = "UNKNOWN"
     #: How many requests the broker has sent to it: those before this message.
     sent: int = 0
+    #: ``[session, id]`` of the last answer that the broker has of it, if it has one: later ones
+    #: were lost.
+    answered: list[Any] = field(default_factory=list)
+
+    def check(self) -> None:
+        """See `Message.check`."""
+        if self.answered:
+            check_keys([self.answered])
 
 
 @dataclass(slots=True)

@@ -275,7 +275,7 @@ class Worker:
                 assert computer is not None
                 for answer, payload in computer.answers(batch):
                     self.requests_handled += 1
-                    self._send(state.computed(answer, clock()), payload)
+                    self._send(state.computed(answer, clock(), payload), payload)
                 continue
             now = clock()
             self._send(state.tick(now))
@@ -321,11 +321,11 @@ class Worker:
                 self._send(self._state.receive(message, frames[1:], time.monotonic()))
 
     def _send(self, messages: list[Message], payload: list[Buffer] | None = None) -> None:
-        """Send messages; the payload belongs to the answer among them."""
+        """Send messages; the payload is that of the answer among them, unless it is given again."""
         for message in messages:
             frames: list[Buffer] = [pack_header(message)]
-            if payload and isinstance(message, Answer):
-                frames += payload
+            if isinstance(message, Answer):
+                frames += payload or self._state.payload(message)
             try:
                 transport.send(self._socket, frames)
             except zmq.Again:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -49,6 +49,10 @@ WAITING_INTERVAL = 5.0
 #: How long after it has registered it does not do so again, s, unless it was sent requests
 #: meanwhile: the broker may have asked often while the worker computed.
 REGISTER_INTERVAL = 1.0
+
+#: For how long a worker keeps its last answers, s, as many as it may have requests, and how much of
+#: them, in bytes: a broker that is killed takes with it what it had not passed on.
+KEEP_TIME, KEEP_SIZE = 60.0, 64 << 20
 
 #: How long a worker that goes waits for the broker's leave, s.
 GOODBYE_TIMEOUT = 3.0
@@ -137,6 +141,9 @@ class WorkerState:
         self._batching = Batching()
         self._backlog: OrderedDict[RequestKey, Job] = OrderedDict()
         self._computing: dict[RequestKey, None] = {}
+        #: The last answers, their payloads, and when they were given.
+        self._given: OrderedDict[RequestKey, tuple[Answer, Sequence[Buffer], float]] = OrderedDict()
+        self._given_size = 0
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
         self._registered_at = float("-inf")
@@ -195,7 +202,9 @@ class WorkerState:
             wanted = self.phase in (Phase.LOADING, Phase.SERVING)
             late = now >= self._registered_at + REGISTER_INTERVAL or message.sent != self._sent
             self._sent = message.sent
-            return [self._register(now)] if wanted and late else []
+            if not (wanted and late):
+                return []
+            return [*self._lost_answers(message.answered, now), self._register(now)]
         if isinstance(message, Cancel):
             return self._cancel(message)
         if isinstance(message, Shutdown):
@@ -237,15 +246,21 @@ class WorkerState:
             return float("inf")
         return self._batching.begins_at(self._backlog, self._idle_since)
 
-    def computed(self, answer: Answer, now: float) -> list[Message]:
+    def computed(self, answer: Answer, now: float, payload: Sequence[Buffer] = ()) -> list[Message]:
         """Take it that a request which `next_batch` gave is computed."""
         del self._computing[answer.key]
+        self._keep(answer, payload, now)
         self._idle_since = now
         self._beat(now)
         replies: list[Message] = [answer]
         if self.phase is Phase.FINISHING and not self._computing:
             replies.append(self._goodbye(now))
         return replies
+
+    def payload(self, answer: Answer) -> Sequence[Buffer]:
+        """Return the payload of an answer that is given again."""
+        kept = self._given.get(answer.key)
+        return () if kept is None else kept[1]
 
     def hung(
         self, keys: Collection[RequestKey], error: dict[str, Any], now: float
@@ -290,6 +305,7 @@ class WorkerState:
             return [Leave()]
         elif now >= self._heartbeat_at:
             self._beat(now)
+            self._forget_old(now)
             if self._asked_at is None:
                 self._asked_at = now
             return [Heartbeat()]
@@ -332,6 +348,30 @@ class WorkerState:
                 reason = "cancelled before it was started"
                 replies.append(Answer(session, number, error=failure("cancelled", reason)))
         return replies
+
+    def _keep(self, answer: Answer, payload: Sequence[Buffer], now: float) -> None:
+        """Keep an answer until it is sure to have arrived."""
+        self._given[answer.key] = answer, payload, now
+        self._given_size += sum(map(len, payload))
+        most = self.capacity or self._batching.capacity
+        while len(self._given) > most or self._given_size > KEEP_SIZE:
+            self._forget_first()
+
+    def _lost_answers(self, answered: Sequence[Any], now: float) -> list[Answer]:
+        """Return the answers that a broker has not, which has the last one that it names."""
+        self._forget_old(now)
+        last = tuple(answered)
+        while last in self._given:
+            self._forget_first()
+        return [answer for answer, _, _ in self._given.values()]
+
+    def _forget_old(self, now: float) -> None:
+        while self._given and now >= next(iter(self._given.values()))[2] + KEEP_TIME:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        _, (_, payload, _) = self._given.popitem(last=False)
+        self._given_size -= sum(map(len, payload))
 
     def _register(self, now: float) -> Hello | Ready:
         self._registered_at = now
