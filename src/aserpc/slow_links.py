@@ -1,7 +1,8 @@
 """Messages that a connection may be too slow for, and what is said of them.
 
-A connection is closed when nothing has arrived on it for a time, and a message has arrived when its
-last byte has: libzmq's signs of life wait behind it. So one that takes longer than that never does.
+libzmq closes a worker's connection when nothing has arrived on it for `worker_timeout`. A message
+has arrived when its last byte has, and signs of life wait behind it: one that takes longer never
+does. A client's connection is watched by the kernel alone, so its limit is the client's timeout.
 """
 
 from __future__ import annotations
@@ -12,12 +13,6 @@ from aserpc.messages import Buffer
 
 #: From this size on a message that does not arrive is perhaps too large for its connection, bytes.
 LARGE = 1 << 20
-
-#: What helps.
-ADVICE = (
-    "What takes longer than worker_timeout to arrive never does: on a slow link set a longer one "
-    "for the broker, the workers and the clients (ASERPC_WORKER_TIMEOUT)"
-)
 
 
 def size_of(payload: Sequence[Buffer]) -> int:
@@ -30,10 +25,24 @@ def lost_often(calculator: str, size: int, times: int, way: str) -> str:
     shown = f"{size / 1e6:.3g} MB" if size >= LARGE else f"{size} bytes"
     return (
         f"the request to {calculator!r}, of {shown}, or its answer was lost {times} times on the "
-        f"way {way}. {ADVICE}"
+        f"way {way}"
+    )
+
+
+def lost_at_workers(calculator: str, size: int, times: int) -> str:
+    """Say the same of the way between the broker and workers, and what helps."""
+    lost = lost_often(calculator, size, times, "between the broker and its workers")
+    return (
+        f"{lost}. What takes longer than worker_timeout to arrive never does: on a slow link set a "
+        "longer one for the broker (ASERPC_WORKER_TIMEOUT)"
     )
 
 
 def advice(size: int) -> str:
     """Say what helps a request of this size, if that may be what hinders it."""
-    return f". It has {size / 1e6:.3g} MB. {ADVICE}" if size >= LARGE else ""
+    if size < LARGE:
+        return ""
+    return (
+        f". It has {size / 1e6:.3g} MB: on a slow link set a longer timeout for the client "
+        "(ASERPC_CLIENT_TIMEOUT_MS)"
+    )

@@ -10,7 +10,7 @@ import os
 import secrets
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -31,12 +31,12 @@ MAX_MESSAGE_SIZE = 2 << 30
 #: of a zero-copy frame costs more than copying.
 ZERO_COPY_SIZE = 16384
 
-#: How often libzmq's own thread asks a silent connection for a sign of life, ms. It answers
-#: without Python, so a calculator that holds the GIL stays connected.
+#: How often libzmq's own thread asks a worker's silent connection for a sign of life, ms. It
+#: answers without Python, so a calculator that holds the GIL stays connected.
 ZMTP_HEARTBEAT_INTERVAL = 1000
 
-#: Messages of one peer that libzmq reads for the broker before it takes them: no limit on what all
-#: requests may take counts those. More make nothing faster.
+#: Messages of one client that libzmq reads for the broker before it takes them: no limit on what
+#: all requests may take counts those. More make nothing faster.
 READ_AHEAD = 100
 
 #: How long an attempt to connect may take, ms. In a cut network TCP waits twice as long before each
@@ -112,13 +112,20 @@ def make_context(io_threads: int = 1) -> Context:
     return context
 
 
-def _make_socket(context: Context, kind: int) -> Socket:
+@contextlib.contextmanager
+def taking_descriptors() -> Iterator[None]:
+    """Raise `TooManyFilesError` where libzmq says that there are no descriptors left."""
     try:
-        return context.socket(kind)
+        yield
     except zmq.ZMQError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         raise TooManyFilesError(descriptors.too_many(error.errno)) from None
+
+
+def _make_socket(context: Context, kind: int) -> Socket:
+    with taking_descriptors():
+        return context.socket(kind)
 
 
 def seed_routing_ids() -> None:
@@ -132,11 +139,24 @@ def seed_routing_ids() -> None:
 
 
 def _heartbeat(sock: Socket, timeout: float) -> None:
+    # libzmq 4.3 ends the process when it asks for a sign of life on a connection whose other end
+    # has gone while messages of it were not yet read (its issue 4841): so nothing stays unread.
+    sock.set(zmq.RCVHWM, 0)
     # TTL is the peer's view of us; libzmq caps it at 6553.5 s.
     milliseconds = max(1, int(min(timeout * 1000, 6_553_000)))
     sock.set(zmq.HEARTBEAT_IVL, min(ZMTP_HEARTBEAT_INTERVAL, max(1, milliseconds // 2)))
     sock.set(zmq.HEARTBEAT_TIMEOUT, milliseconds)
     sock.set(zmq.HEARTBEAT_TTL, milliseconds)
+
+
+def _keep_alive(sock: Socket, timeout: float) -> None:
+    """Have the kernel close connections by tcp whose other host has gone."""
+    seconds = max(1, min(int(timeout / 3), 3600))
+    sock.set(zmq.TCP_KEEPALIVE, 1)
+    sock.set(zmq.TCP_KEEPALIVE_IDLE, seconds)
+    sock.set(zmq.TCP_KEEPALIVE_INTVL, seconds)
+    sock.set(zmq.TCP_KEEPALIVE_CNT, 3)
+    sock.set(zmq.TCP_MAXRT, max(1, int(min(timeout, 86400) * 1000)))
 
 
 def router(
@@ -152,12 +172,14 @@ def router(
     Parameters
     ----------
     timeout
-        Seconds after which a silent connection is closed.
+        Seconds after which a connection is closed whose other host, or with handover process, is
+        silent.
     high_water_mark
         Messages that wait for one peer before a send says EAGAIN; 0: no limit.
     handover
         Whether a peer that comes back takes its routing id over from its dead connection: for those
-        that choose one. Anybody who knows it can do so.
+        that choose one, workers and managers. Anybody who knows it can do so. They are also asked
+        for signs of life.
     guard
         The socket's key; only those whom an authenticator admits can connect.
     """
@@ -172,9 +194,12 @@ def router(
         sock.set(zmq.ZAP_DOMAIN, guard.domain.encode())
         sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
     sock.set(zmq.SNDHWM, high_water_mark)
-    sock.set(zmq.RCVHWM, READ_AHEAD)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)
-    _heartbeat(sock, timeout)
+    _keep_alive(sock, timeout)
+    if handover:
+        _heartbeat(sock, timeout)
+    else:
+        sock.set(zmq.RCVHWM, READ_AHEAD)
     return sock
 
 
@@ -189,7 +214,7 @@ def dealer(
     Parameters
     ----------
     timeout
-        Seconds after which a silent connection is closed and made anew.
+        Seconds after which a connection is closed, and made anew, whose other host is silent.
     curve
         The keys, for a broker that demands them.
     named
@@ -199,6 +224,7 @@ def dealer(
     sock = _make_socket(context, zmq.DEALER)
     if named:
         sock.set(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(16))  # a leading 0 is libzmq's own
+        sock.set(zmq.RCVHWM, 0)  # for the same reason as the broker's, whose question it answers
     if curve is not None:
         sock.set(zmq.CURVE_SERVERKEY, z85.encode(curve.broker))
         sock.set(zmq.CURVE_PUBLICKEY, z85.encode(curve.public))
@@ -208,7 +234,7 @@ def dealer(
     sock.set(zmq.RECONNECT_IVL_MAX, 1000)
     sock.set(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)
-    _heartbeat(sock, timeout)
+    _keep_alive(sock, timeout)
     return sock
 
 

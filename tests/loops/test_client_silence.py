@@ -14,7 +14,7 @@ from aserpc.settings import Settings
 def silence(folder: Path) -> float:
     """Return that of a new connection, s."""
     with borrowed(f"ipc://{folder}/frontend.ipc") as channel:
-        return float(channel.socket.get(zmq.HEARTBEAT_TIMEOUT)) / 1000
+        return float(channel.socket.get(zmq.TCP_MAXRT)) / 1000
 
 
 @pytest.mark.usefixtures("leaves_nothing")

@@ -8,7 +8,7 @@ from aserpc.broker.orphans import Orphans
 from aserpc.broker.records import Calculator, Job, Worker
 from aserpc.broker.tables import JobState
 from aserpc.messages import Answer, WorkerEnded, failure
-from aserpc.slow_links import lost_often, size_of
+from aserpc.slow_links import lost_at_workers, size_of
 from aserpc.timers import Timer
 
 #: A request that this many workers were seen to die of is refused.
@@ -111,7 +111,7 @@ class Deaths(Orphans):
             self._requeue(job, now)
             return
         name, size = job.calculator.name, size_of(job.payload)
-        reason = lost_often(name, size, job.strays, "between the broker and its workers")
+        reason = lost_at_workers(name, size, job.strays)
         self._fail(job, JobState.FAILED, "worker_lost", reason)
 
     def _refuse(self, job: Job, now: float) -> None:
