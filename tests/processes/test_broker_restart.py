@@ -11,9 +11,8 @@ import pytest
 
 from aserpc import Client
 from aserpc.broker.roster import ROSTER_FILE, unpack_roster
-from support import counted
 from support.asking import atom
-from support.counted import counts, work
+from support.counted import COUNTED, counts, work
 from support.managed import manager
 from support.processes import Cli, Process
 from support.waiting import InThread, wait_for
@@ -33,8 +32,7 @@ def folder(tmp_path: Path) -> Path:
 def serve(cli: Cli, folder: Path, *, holds: bool = False, name: str = "it") -> Process:
     """Start a worker that counts."""
     kwargs = json.dumps({"folder": str(folder), "holds": holds})
-    reference = f"{counted.__file__}:Counted"
-    worker = cli.start("worker", reference, "--kwargs", kwargs, "--name", name)
+    worker = cli.start("worker", COUNTED, "--kwargs", kwargs, "--name", name)
     wait_for(lambda: worker.pid in cli.ready(), what=worker.errors)
     return worker
 
@@ -133,7 +131,7 @@ def test_nobody_is_told_that_there_are_no_workers_while_all_come_back(
     serve(cli, folder)
     table = f"""
         [calculators.managed]
-        factory = "{counted.__file__}:Counted"
+        factory = "{COUNTED}"
         kwargs = {{folder = "{folder}"}}
         """
     manager(cli, table)

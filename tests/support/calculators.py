@@ -237,3 +237,40 @@ class Heavy(Spring):
         """See `Spring.compute`."""
         load = np.ones(int(atoms.info["wanted"] * 125_000))
         return {**super().compute(atoms, properties), "load": load}
+
+
+class Counted(Spring):
+    """A spring that computes for ``info["seconds"]``.
+
+    Parameters
+    ----------
+    folder
+        Where the file ``computed`` gets a line with ``info["token"]`` for each calculation.
+    holds
+        Keep the interpreter's lock all the time, as some compiled code does.
+    """
+
+    def __init__(self, folder: str, holds: bool = False) -> None:
+        super().__init__()
+        self.file, self.holds = Path(folder) / "computed", holds
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        seconds = float(atoms.info["seconds"])
+        note(self.file, f"began {atoms.info['token']} {os.getpid()}")
+        if self.holds:
+            # PyDLL, unlike CDLL, keeps the lock during the call.
+            ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+        else:
+            threading.Event().wait(seconds)
+        note(self.file, f"ended {atoms.info['token']} {os.getpid()}")
+        return super().compute(atoms, properties)
+
+
+def note(file: Path, line: str) -> None:
+    """Add a line, whole even where several processes do."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+    finally:
+        os.close(descriptor)

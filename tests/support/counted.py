@@ -1,59 +1,16 @@
-"""A calculator that notes in a file what it computes, so that tests see what is computed twice.
-
-``aserpc worker tests/support/counted.py:Counted`` serves it.
-"""
+"""What a served `Counted` calculator notes, so that tests see what is computed twice."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 
-from support.calculators import Spring
+from support.processes import CALCULATORS
 
-_pause = threading.Event()
-
-
-class Counted(Spring):
-    """A spring that computes for ``info["seconds"]``.
-
-    Parameters
-    ----------
-    folder
-        Where the file ``computed`` gets a line with ``info["token"]`` for each calculation.
-    holds
-        Keep the interpreter's lock all the time, as some compiled code does.
-    """
-
-    def __init__(self, folder: str, holds: bool = False) -> None:
-        super().__init__()
-        self.file, self.holds = Path(folder) / "computed", holds
-
-    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
-        """See `Spring.compute`."""
-        seconds = float(atoms.info["seconds"])
-        note(self.file, f"began {atoms.info['token']} {os.getpid()}")
-        if self.holds:
-            # PyDLL, unlike CDLL, keeps the lock during the call.
-            ctypes.PyDLL(None).usleep(int(seconds * 1e6))
-        else:
-            _pause.wait(seconds)
-        note(self.file, f"ended {atoms.info['token']} {os.getpid()}")
-        return super().compute(atoms, properties)
-
-
-def note(file: Path, line: str) -> None:
-    """Add a line, whole even where several processes do."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, f"{line}\n".encode())
-    finally:
-        os.close(descriptor)
+#: The calculator, to be served.
+COUNTED = f"{CALCULATORS}:Counted"
 
 
 def counts(folder: Path, what: str = "began") -> Counter[str]:
