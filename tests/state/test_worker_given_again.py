@@ -65,6 +65,15 @@ def test_as_many_are_kept_as_it_may_have_requests(desk: Desk) -> None:
     assert given(desk.get(Unknown())) == keys[2:]
 
 
+def test_each_is_given_again_once(desk: Desk) -> None:
+    """A link that is too slow for an answer would break of it for ever."""
+    first = compute(desk, 0)
+    assert given(desk.get(Unknown())) == [first]
+    second = compute(desk, 1)
+    desk.now += REGISTER_INTERVAL
+    assert given(desk.get(Unknown())) == [second]
+
+
 def test_they_are_kept_for_a_time(desk: Desk) -> None:
     compute(desk, 0)
     desk.now += KEEP_TIME / 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -91,6 +92,17 @@ TRANSITIONS: dict[tuple[Phase, Phase], str] = {
 }
 
 
+@dataclass(slots=True)
+class _Given:
+    """An answer that was given."""
+
+    answer: Answer
+    payload: Sequence[Buffer]
+    since: float
+    #: Whether it was given again.
+    again: bool = False
+
+
 class WorkerState:
     """A worker, without its socket, its clock and its calculator.
 
@@ -141,8 +153,8 @@ class WorkerState:
         self._batching = Batching()
         self._backlog: OrderedDict[RequestKey, Job] = OrderedDict()
         self._computing: dict[RequestKey, None] = {}
-        #: The last answers, their payloads, and when they were given.
-        self._given: OrderedDict[RequestKey, tuple[Answer, Sequence[Buffer], float]] = OrderedDict()
+        #: The last answers.
+        self._given: OrderedDict[RequestKey, _Given] = OrderedDict()
         self._given_size = 0
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
@@ -259,8 +271,8 @@ class WorkerState:
 
     def payload(self, answer: Answer) -> Sequence[Buffer]:
         """Return the payload of an answer that is given again."""
-        kept = self._given.get(answer.key)
-        return () if kept is None else kept[1]
+        given = self._given.get(answer.key)
+        return () if given is None else given.payload
 
     def hung(
         self, keys: Collection[RequestKey], error: dict[str, Any], now: float
@@ -351,27 +363,33 @@ class WorkerState:
 
     def _keep(self, answer: Answer, payload: Sequence[Buffer], now: float) -> None:
         """Keep an answer until it is sure to have arrived."""
-        self._given[answer.key] = answer, payload, now
+        self._given[answer.key] = _Given(answer, payload, now)
         self._given_size += sum(map(len, payload))
         most = self.capacity or self._batching.capacity
         while len(self._given) > most or self._given_size > KEEP_SIZE:
             self._forget_first()
 
     def _lost_answers(self, answered: Sequence[Any], now: float) -> list[Answer]:
-        """Return the answers that a broker has not, which has the last one that it names."""
+        """Return the answers that a broker has not, which has the last one that it names.
+
+        Each is given again once: what the connection broke of twice would break it for ever.
+        """
         self._forget_old(now)
         last = tuple(answered)
         while last in self._given:
             self._forget_first()
-        return [answer for answer, _, _ in self._given.values()]
+        lost = [given for given in self._given.values() if not given.again]
+        for given in lost:
+            given.again = True
+        return [given.answer for given in lost]
 
     def _forget_old(self, now: float) -> None:
-        while self._given and now >= next(iter(self._given.values()))[2] + KEEP_TIME:
+        while self._given and now >= next(iter(self._given.values())).since + KEEP_TIME:
             self._forget_first()
 
     def _forget_first(self) -> None:
-        _, (_, payload, _) = self._given.popitem(last=False)
-        self._given_size -= sum(map(len, payload))
+        _, given = self._given.popitem(last=False)
+        self._given_size -= sum(map(len, given.payload))
 
     def _register(self, now: float) -> Hello | Ready:
         self._registered_at = now
