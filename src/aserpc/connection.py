@@ -58,13 +58,14 @@ class Connection:
         curve = None if credentials is None else credentials.curve()
         self.socket = transport.dealer(context, timeout, curve, named=named)
         self._monitor: transport.Socket | None = None
-        if address.startswith(tcp.SCHEME):
-            name = f"inproc://monitor-{secrets.token_hex(8)}"
-            self._monitor = self.socket.get_monitor_socket(_EVENTS, name)
         #: The last handshake: None if it succeeded, or there was none.
         self._failed: int | None = None
         self._shaken = False
         try:
+            if address.startswith(tcp.SCHEME):
+                name = f"inproc://monitor-{secrets.token_hex(8)}"
+                with transport.taking_descriptors():
+                    self._monitor = self.socket.get_monitor_socket(_EVENTS, name)
             transport.connect(self.socket, address)
         except BaseException:
             self.close()

@@ -12,7 +12,8 @@ import msgpack
 import pytest
 from ase import Atoms
 
-from aserpc import Broker
+from aserpc import Broker, transport
+from aserpc.broker import outbox
 from aserpc.header import pack_header
 from aserpc.messages import (
     FROM_CLIENT,
@@ -20,6 +21,7 @@ from aserpc.messages import (
     PROTOCOL_VERSION,
     Answer,
     Message,
+    Ping,
     Probe,
     Ready,
     Reject,
@@ -87,6 +89,40 @@ def test_what_a_reader_leaves_behind_is_forgotten(
     wait_for(lambda: not broker._outbox.waiting)
     assert broker._outbox.size == 0
     assert serves(service)
+
+
+MIB = 1 << 20
+
+
+def test_large_answers_wait_until_their_client_has_those_before(
+    service: Service, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PEER_WINDOW", 8 * MIB)
+    with FakeWorker(service.backend) as worker, FakeClient(service.frontend) as client:
+        worker.ready("it", capacity=50)
+        for _ in range(30):
+            client.ask("it")
+        for _ in range(30):
+            worker.answer(worker.receive(Request), [bytes(MIB)])
+        wait_for(lambda: broker._outbox.size > 22 * MIB)
+        assert broker._outbox.flying < 9 * MIB, "the rest is not with libzmq"
+        answered: list[int] = []
+        while len(answered) < 30:
+            answered.append(client.receive(Answer).id)
+            client.send(Ping(received=[[client.session, answered[-1], answered[-1]]]))
+        assert sorted(answered) == list(range(1, 31))
+        wait_for(lambda: not broker._outbox.flying)
+        assert not broker._outbox.size
+
+
+def test_frames_that_are_too_much_together_are_no_message(
+    service: Service, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport.check_size, "__defaults__", (MIB,))
+    with FakeClient(service.frontend) as client:
+        client.send(Ping(), [bytes(MIB // 2)] * 3)
+        assert "the message has 2 MiB; the limit is 1 MiB" in client.receive(Reject).reason
+        client.ping()
 
 
 # ---- nonsense ------------------------------------------------------------------------------------

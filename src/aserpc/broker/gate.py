@@ -17,6 +17,9 @@ from aserpc.socket_folder import full_path
 
 logger = logging.getLogger(__name__)
 
+#: Descriptors that the broker takes before anybody connects, and some to spare.
+BROKER_SIZE = 32
+
 #: Descriptors that are kept free: libzmq may accept that many before the gate is closed.
 MARGIN = 512
 
@@ -40,9 +43,15 @@ class Gate:
     ----------
     paths
         Of sockets that listen.
+
+    Raises
+    ------
+    TooManyFilesError
+        If there are too few descriptors for a broker.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
+        descriptors.check_room(BROKER_SIZE)
         self._paths = list(paths)
         self._margin = _margin()
         self._limit = descriptors.limit() - self._margin

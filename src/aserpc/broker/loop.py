@@ -7,24 +7,25 @@ import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from aserpc import descriptors, socket_folder, transport
+from aserpc import socket_folder, transport
 from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.gate import Gate
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.peers import is_remote, user_of
+from aserpc.broker.reception import Reception
 from aserpc.broker.roster_file import RosterFile
 from aserpc.broker.state import BrokerState
 from aserpc.errors import AddressError, KeysError, ProtocolError
-from aserpc.header import pack_header, unpack_header
-from aserpc.messages import FROM_CLIENT, FROM_WORKER, IDENTITY_SIZE, Buffer, Message
+from aserpc.header import pack_header
+from aserpc.messages import FROM_CLIENT, FROM_WORKER, IDENTITY_SIZE, Answer, Buffer, Message
 from aserpc.security.access import Access, Gatekeeper
 from aserpc.security.folder import KeyFolder
 from aserpc.security.keys import SecretKey, check_curve
@@ -40,17 +41,11 @@ DRAIN = 200
 #: Messages that libzmq keeps for one client before they go to the outbox.
 CLIENT_HIGH_WATER_MARK = 1000
 
-#: Descriptors that the broker takes before anybody connects, and some to spare.
-BROKER_SIZE = 32
-
 #: How often a full connection is tried again, s.
 RETRY_INTERVAL = 0.01
 
 #: How long the end waits for the last messages to leave, s.
 LINGER = 2.0
-
-#: Peers, and what they may not say, of which the log has told.
-MAX_COMPLAINTS = 1000
 
 
 class Broker:
@@ -141,7 +136,7 @@ class Broker:
         #: Wakes the loop; `signal.set_wakeup_fd` takes its descriptor.
         self.waker = transport.Waker()
         self._stop = False
-        self._complained: OrderedDict[bytes, None] = OrderedDict()
+        self._reception = Reception()
 
     def _find_secret(self) -> SecretKey:
         check_curve()
@@ -181,7 +176,6 @@ class Broker:
                 stack.enter_context(socket_folder.reserved(address))
             self._gate = Gate(self._socket_paths())
             stack.callback(self._gate.remove)
-            descriptors.check_room(BROKER_SIZE)
             context = transport.make_context()
             # The context closes the sockets: closed one by one, they would wait for ever for those
             # who do not read.
@@ -298,7 +292,7 @@ class Broker:
             if self.waker.fileno() in ready:
                 self.waker.clear()
             self._perform(state.tick(now), now)
-            self._outbox.flush()
+            self._outbox.flush(now)
             state.unsent = len(self._outbox.waiting)
             while self._outbox.lost:
                 state.client_unreachable(self._outbox.lost.pop(), now)
@@ -339,17 +333,16 @@ class Broker:
             except zmq.Again:
                 return
             is_worker = door is self._back
+            side = "worker" if is_worker else "client"
             try:
-                if not frames:
-                    msg = "a message without a header"
-                    raise ProtocolError(msg)
-                message = unpack_header(frames[0], expected)
+                message = self._reception.read(peer, frames, expected, side)
             except ProtocolError as error:
-                self._complain(peer, str(error), is_worker=is_worker)
                 effects = self._state.rejected(peer, str(error), is_worker=is_worker)
             else:
                 reason = self._refusal(peer, type(message))
                 if reason is None:
+                    if received := getattr(message, "received", None):
+                        self._outbox.acknowledge(received)
                     effects = take(peer, message, frames[1:], now)
                 else:
                     effects = self._state.refused(peer, reason, is_worker=is_worker)
@@ -363,24 +356,9 @@ class Broker:
             return refusal(ANYBODY, kind)
         user = user_of(peer)
         reason = refusal(self._access.role(user), kind)
-        if reason is not None and self._is_new(user + kind.KIND.encode()):
+        if reason is not None and self._reception.is_new(user + kind.KIND.encode()):
             logger.warning("refused %s of %s: %s", kind.KIND, self._access.label(user), reason)
         return reason
-
-    def _complain(self, peer: bytes, what: str, *, is_worker: bool) -> None:
-        """Log a peer's first unreadable message."""
-        if self._is_new(peer):
-            side = "worker" if is_worker else "client"
-            logger.warning("a %s sent what is no message: %s", side, what)
-
-    def _is_new(self, what: bytes) -> bool:
-        """Whether something is worth a word in the log: it was not told of lately."""
-        if what in self._complained:
-            return False
-        self._complained[what] = None
-        if len(self._complained) > MAX_COMPLAINTS:
-            self._complained.popitem(last=False)
-        return True
 
     def _perform(self, effects: list[Effect], now: float) -> None:
         todo = deque(effects)
@@ -388,7 +366,9 @@ class Broker:
             effect = todo.popleft()
             frames = [pack_header(effect.message), *effect.payload]
             if isinstance(effect, ToClient):
-                self._outbox.send(effect.peer, frames)
+                answer = effect.message if isinstance(effect.message, Answer) else None
+                key = answer.key if answer is not None and answer.part is None else None
+                self._outbox.send(effect.peer, frames, now, key)
                 continue
             try:
                 self._back.send(effect.peer, frames)
@@ -412,7 +392,7 @@ class Broker:
         self._perform(self._state.stop(), now)
         self._save_roster(float("inf"))
         while self._outbox.waiting and time.monotonic() < now + LINGER:
-            self._outbox.flush()
+            self._outbox.flush(time.monotonic())
             self.waker.wait(RETRY_INTERVAL)
         logger.info("stopped")
 

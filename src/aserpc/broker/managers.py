@@ -79,8 +79,10 @@ class Managers(Workers):
             return
         for spawn_id in calculator.spawn_ids:
             self.spawned.pop(spawn_id, None)
-        calculator.spawn_ids = spawning.spawn_ids
-        for spawn_id in spawning.spawn_ids:
+        # An id is one process's, whatever is said of another calculator.
+        mine = [spawn_id for spawn_id in spawning.spawn_ids if spawn_id not in self.spawned]
+        calculator.spawn_ids = list(dict.fromkeys(mine))
+        for spawn_id in calculator.spawn_ids:
             self.spawned[spawn_id] = calculator.name
         calculator.spawn_text, calculator.fatal = spawning.text, spawning.fatal
         if calculator.fatal:
@@ -97,9 +99,12 @@ class Managers(Workers):
         calculator = self.calculators.get(ended.calculator)
         if calculator is None or calculator.manager != manager.peer:
             return
-        worker = next((w for w in self.workers.values() if w.spawn_id == ended.spawn_id), None)
-        if worker is not None:  # its manager has seen it first
-            self._end(worker, WorkerState.LOST, now, ended.how)
+        death = self.deaths.get(ended.spawn_id)
+        if death is not None and death.job.calculator is not calculator:
+            return  # another manager's
+        for worker in list(self.workers.values()):
+            if worker.calculator is calculator and worker.spawn_id == ended.spawn_id:
+                self._end(worker, WorkerState.LOST, now, ended.how)  # seen by its manager first
         self._worker_ended(ended, now)
 
     def _is_kept(self, worker: Worker) -> bool:

@@ -232,7 +232,9 @@ class Requests(Clients):
 
     def _assign(self, job: Job, worker: Worker, now: float) -> None:
         """Note that a worker has a request."""
-        self._move_job(job, JobState.ASSIGNED if worker.jobs else JobState.RUNNING)
+        # It may be there already, cancelled: then it goes on under the new one's name.
+        is_first = next(iter(worker.jobs), job.key) == job.key
+        self._move_job(job, JobState.RUNNING if is_first else JobState.ASSIGNED)
         job.worker, job.started_at, job.order = worker, now, worker.sent
         worker.jobs[job.key] = job
         self.roster_changed = True

@@ -71,8 +71,15 @@ class Channel:
         self.address = address
         self.role = role
         self.state = ClientState(address, _numbers)
-        credentials = find_credentials(address, role)
-        self._connection = Connection(context, address, role, credentials, _silence(), named=False)
+        self._context = context
+        self._news: dict[RequestKey, tuple[str, float]] = {}
+        self._connect()
+
+    def _connect(self) -> None:
+        credentials = find_credentials(self.address, self.role)
+        self._connection = Connection(
+            self._context, self.address, self.role, credentials, _silence(), named=False
+        )
         self.socket = self._connection.socket
         self._poller = zmq.Poller()
         for readable in self.readable():
@@ -82,7 +89,14 @@ class Channel:
         self._sending = False
         #: Whether what nobody has taken may still wait in the socket for the next broker.
         self._stale = False
-        self._news: dict[RequestKey, tuple[str, float]] = {}
+
+    def renew(self) -> bool:
+        """Make the socket anew if what nobody waits for any more may lie in it; say if it was."""
+        if not self._stale or self.state.pending:
+            return False
+        self._connection.close()
+        self._connect()
+        return True
 
     def close(self) -> None:
         """Close the socket, after a last word if the broker keeps answers that have arrived."""
@@ -180,6 +194,7 @@ class Channel:
                 self._tell(effect)
             else:
                 if isinstance(effect.error, BrokerSilentError):
+                    self._stale = True
                     trouble = self._connection.trouble()
                     if trouble:
                         effect.error = BrokerSilentError(f"{effect.error}. {trouble}")
@@ -249,13 +264,14 @@ class Pool:
     def channel(self, address: str, role: str = "client") -> Channel:
         """Take an idle socket, or make one; `role` says whose key it takes."""
         with self._lock:
-            self._lent += 1
             idle = self._idle.get((address, role))
+            if not idle and self._context is None:
+                self._context = transport.make_context()
+            self._lent += 1
             if idle:
                 return idle.pop()
-            if self._context is None:
-                self._context = transport.make_context()
             context = self._context
+            assert context is not None
         try:
             return Channel(context, address, role)  # not with the lock: a name may be looked up
         except BaseException:

@@ -235,18 +235,24 @@ class _IOThread:
 
     def _run(self) -> None:
         channel = self._channel
-        poller = zmq.Poller()
-        for readable in (self._waker.fileno(), *channel.readable()):
-            poller.register(readable, zmq.POLLIN)
+        poller = self._poller()
         try:
             while not self._stop or self._calls:
                 self._turn(channel, poller)
+                if channel.renew():
+                    poller = self._poller()
         finally:
             _forget(self)
             for key in list(self._ends):
                 error = CancelledRequestError("the client's thread has ended")
                 self._resolve([Resolve(key, None, [], error)])
             self._pool.put_back(channel)
+
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        for readable in (self._waker.fileno(), *self._channel.readable()):
+            poller.register(readable, zmq.POLLIN)
+        return poller
 
     def _turn(self, channel: blocking.Channel, poller: zmq.Poller) -> None:
         poller.register(channel.socket, channel.events())
