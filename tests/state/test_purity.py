@@ -25,6 +25,7 @@ PURE = [
     "manager/records.py",
     "manager/state.py",
     "worker/batching.py",
+    "worker/given.py",
     "worker/state.py",
     "client/state.py",
     "client/needs.py",

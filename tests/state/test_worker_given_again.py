@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aserpc.messages import Answer, Message, Ready, RequestKey, Stay, Unknown
-from aserpc.worker.state import KEEP_SIZE, KEEP_TIME, REGISTER_INTERVAL
+from aserpc.worker.given import KEEP_SIZE, KEEP_TIME
+from aserpc.worker.state import REGISTER_INTERVAL
 
 from .builders import House, about, ready, request
 from .worker_desk import HEARTBEAT, Desk, kinds
@@ -88,7 +89,7 @@ def test_what_is_old_takes_no_memory(desk: Desk) -> None:
         desk.wait(HEARTBEAT)
         desk.get(Stay())
     assert list(desk.state.payload(Answer(*key))) == []
-    assert desk.state._given_size == 0
+    assert desk.state._given._size == 0
 
 
 def test_they_are_bounded_in_bytes(desk: Desk) -> None:

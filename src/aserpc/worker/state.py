@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -38,6 +37,7 @@ from aserpc.messages import (
     failure,
 )
 from aserpc.worker.batching import Batching, Job
+from aserpc.worker.given import GivenAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,6 @@ WAITING_INTERVAL = 5.0
 #: How long after it has registered it does not do so again, s, unless it was sent requests
 #: meanwhile: the broker may have asked often while the worker computed.
 REGISTER_INTERVAL = 1.0
-
-#: For how long a worker keeps its last answers, s, as many as it may have requests, and how much of
-#: them, in bytes: a broker that is killed takes with it what it had not passed on.
-KEEP_TIME, KEEP_SIZE = 60.0, 64 << 20
 
 #: How long a worker that goes waits for the broker's leave, s.
 GOODBYE_TIMEOUT = 3.0
@@ -90,17 +86,6 @@ TRANSITIONS: dict[tuple[Phase, Phase], str] = {
     (Phase.LEAVING, Phase.ENDED): "DISMISS, REFUSE, STOPPING, or no answer",
     (Phase.FINISHING, Phase.ENDED): "DISMISS, REFUSE, STOPPING, or no answer",
 }
-
-
-@dataclass(slots=True)
-class _Given:
-    """An answer that was given."""
-
-    answer: Answer
-    payload: Sequence[Buffer]
-    since: float
-    #: Whether it was given again.
-    again: bool = False
 
 
 class WorkerState:
@@ -153,9 +138,7 @@ class WorkerState:
         self._batching = Batching()
         self._backlog: OrderedDict[RequestKey, Job] = OrderedDict()
         self._computing: dict[RequestKey, None] = {}
-        #: The last answers.
-        self._given: OrderedDict[RequestKey, _Given] = OrderedDict()
-        self._given_size = 0
+        self._given = GivenAnswers()
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
         self._registered_at = float("-inf")
@@ -216,7 +199,7 @@ class WorkerState:
             self._sent = message.sent
             if not (wanted and late):
                 return []
-            return [*self._lost_answers(message.answered, now), self._register(now)]
+            return [*self._given.lost(message.answered, now), self._register(now)]
         if isinstance(message, Cancel):
             return self._cancel(message)
         if isinstance(message, Shutdown):
@@ -261,7 +244,7 @@ class WorkerState:
     def computed(self, answer: Answer, now: float, payload: Sequence[Buffer] = ()) -> list[Message]:
         """Take it that a request which `next_batch` gave is computed."""
         del self._computing[answer.key]
-        self._keep(answer, payload, now)
+        self._given.keep(answer, payload, now, self.capacity or self._batching.capacity)
         self._idle_since = now
         self._beat(now)
         replies: list[Message] = [answer]
@@ -271,8 +254,7 @@ class WorkerState:
 
     def payload(self, answer: Answer) -> Sequence[Buffer]:
         """Return the payload of an answer that is given again."""
-        given = self._given.get(answer.key)
-        return () if given is None else given.payload
+        return self._given.payload(answer)
 
     def hung(
         self, keys: Collection[RequestKey], error: dict[str, Any], now: float
@@ -317,7 +299,7 @@ class WorkerState:
             return [Leave()]
         elif now >= self._heartbeat_at:
             self._beat(now)
-            self._forget_old(now)
+            self._given.forget_old(now)
             if self._asked_at is None:
                 self._asked_at = now
             return [Heartbeat()]
@@ -360,36 +342,6 @@ class WorkerState:
                 reason = "cancelled before it was started"
                 replies.append(Answer(session, number, error=failure("cancelled", reason)))
         return replies
-
-    def _keep(self, answer: Answer, payload: Sequence[Buffer], now: float) -> None:
-        """Keep an answer until it is sure to have arrived."""
-        self._given[answer.key] = _Given(answer, payload, now)
-        self._given_size += sum(map(len, payload))
-        most = self.capacity or self._batching.capacity
-        while len(self._given) > most or self._given_size > KEEP_SIZE:
-            self._forget_first()
-
-    def _lost_answers(self, answered: Sequence[Any], now: float) -> list[Answer]:
-        """Return the answers that a broker has not, which has the last one that it names.
-
-        Each is given again once: what the connection broke of twice would break it for ever.
-        """
-        self._forget_old(now)
-        last = tuple(answered)
-        while last in self._given:
-            self._forget_first()
-        lost = [given for given in self._given.values() if not given.again]
-        for given in lost:
-            given.again = True
-        return [given.answer for given in lost]
-
-    def _forget_old(self, now: float) -> None:
-        while self._given and now >= next(iter(self._given.values())).since + KEEP_TIME:
-            self._forget_first()
-
-    def _forget_first(self) -> None:
-        _, given = self._given.popitem(last=False)
-        self._given_size -= sum(map(len, given.payload))
 
     def _register(self, now: float) -> Hello | Ready:
         self._registered_at = now
