@@ -207,6 +207,7 @@ class Option:
     help: str
 
 
+@functools.cache
 def options() -> tuple[Option, ...]:
     """Return all settings, in the order of `Settings`."""
     return tuple(

@@ -18,11 +18,7 @@ from aserpc.cli.console import complain, configure_logging, print_table
 from aserpc.cli.ending import run as run_command
 from aserpc.cli.manager import commands
 from aserpc.cli.options import AllowMixed, Frontend, Insecure, LogLevel, Registry, positive, setting
-from aserpc.importing import check_reference
-from aserpc.registry import discover, load_factory, load_registry, resolve
 from aserpc.settings import load_settings
-
-__all__ = ["app", "load_factory", "main"]
 
 #: How long a question waits for the broker, ms.
 PATIENCE = 2000
@@ -115,6 +111,9 @@ def worker(
     Examples: aserpc worker EMT; aserpc worker mace.calculators:mace_mp --name mace
     --kwargs '{"model": "medium"}'
     """
+    from aserpc.importing import check_reference
+    from aserpc.registry import resolve
+
     configure_logging(log_level)
     entry = resolve(
         calculator,
@@ -179,6 +178,8 @@ def list_(
         served = list_calculators(broker, PATIENCE)
         print_table("Calculators served", ["Name", "Workers"], sorted(served.items()))
         return
+    from aserpc.registry import discover, load_registry
+
     entries, failures = (load_registry(registry), []) if registry else discover()
     print_table(
         "Calculators",
