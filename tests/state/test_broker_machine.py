@@ -151,14 +151,25 @@ class BrokerMachine(RuleBasedStateMachine):
         name=names,
         deadline=st.sampled_from([None, None, 0.0, 1.0, 30.0]),
         op=st.sampled_from(["calculate"] * 4 + ["describe"]),
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
     )
-    def ask(self, sessions: str, peer: bytes, name: str, deadline: float | None, op: str) -> None:
+    def ask(
+        self,
+        sessions: str,
+        peer: bytes,
+        name: str,
+        deadline: float | None,
+        op: str,
+        priority: int,
+    ) -> None:
         for who in sessions:
             self.count += 1
             key = session(who), self.count
             self.open[key] = peer
             received = [[*old, old[1]] for old in list(self.ended)[-3:]]
-            self.asked[key] = Request(*key, name, op, deadline=deadline, received=received)
+            self.asked[key] = Request(
+                *key, name, op, deadline=deadline, received=received, priority=priority
+            )
             self.house.client(self.asked[key], peer)
         self.settle()
 

@@ -49,6 +49,29 @@ def test_a_session_that_comes_back_takes_the_last_turn(house: House) -> None:
     assert drain(house) == [("b", 0), ("c", 0), ("a", 1)]
 
 
+def test_higher_priority_is_served_first_within_a_session(house: House) -> None:
+    house.serve(b"w")
+    for number, priority in enumerate([0, -1, 5, 0, 5]):
+        house.ask(number, priority=priority)
+    assert drain(house) == [("s", 0), ("s", 2), ("s", 4), ("s", 3), ("s", 1)]
+
+
+def test_priority_takes_no_turn_from_another_session(house: House) -> None:
+    house.serve(b"w")
+    for number, (who, priority) in enumerate([("a", 0), ("b", 0), ("c", 9), ("c", 9), ("b", 0)]):
+        house.ask(number, who, priority=priority)
+    assert drain(house) == [("a", 0), ("b", 1), ("c", 2), ("b", 4), ("c", 3)]
+
+
+def test_what_is_requeued_is_first_of_its_priority_only(house: House) -> None:
+    house.serve(b"w")
+    for number, priority in enumerate([0, 0, 1]):
+        house.ask(number, priority=priority)
+    house.vanish(b"w")
+    house.serve(b"v")
+    assert drain(house, b"v") == [("s", 2), ("s", 0), ("s", 1)]
+
+
 def test_names_have_queues_of_their_own(house: House) -> None:
     house.serve(b"w")
     house.serve(b"v", name="emt")

@@ -81,6 +81,7 @@ MESSAGES: list[Message] = [
         {"a": [1, None, {"b": 2.5}], "c": b"\xff"},
         b"digest",
         12.5,
+        priority=-(1 << 63),
     ),
     Answer(S, 1),
     Answer(S, 1, 3, {"kind": "calculation", "message": "x", "types": ["a"]}, 0.25, about()),
@@ -236,9 +237,7 @@ WRONG: dict[str, bytes] = {
     ),
     "a description that nests": changed(READY, about=msgpack.packb({"kwargs": nested(900)})),
     "an identity that nests": packed("HELLO", "lj", {"pid": nested(900)}),
-    "options that nest": packed(
-        "REQUEST", S, 1, "lj", "calculate", [], "any", {"a": nested(900)}, b"", None, []
-    ),
+    "options that nest": changed(Request(S, 1, "lj"), options={"a": nested(900)}),
     "an error that nests": changed(ANSWER, error={"kind": "x", "y": nested(900)}),
     "an error without kind": changed(ANSWER, error={}),
     "a time that is no number": changed(Answer(S, 1), seconds=float("nan")),
@@ -250,11 +249,10 @@ WRONG: dict[str, bytes] = {
     "a deadline that is no number": changed(Request(S, 0, "lj"), deadline=float("nan")),
     "a timeout that is no number": changed(READY, calculation_timeout=float("nan")),
     "a kind of error that is none": changed(ANSWER, error={"kind": 1}),
-    "an unknown op": packed("REQUEST", S, 1, "lj", "steal", [], "any", {}, b"", None, []),
-    "an unknown target": packed("REQUEST", S, 1, "lj", "calculate", [], "all", {}, b"", None, []),
-    "a property that is none": packed(
-        "REQUEST", S, 1, "lj", "calculate", [1], "any", {}, b"", 1, []
-    ),
+    "an unknown op": changed(Request(S, 1, "lj"), op="steal"),
+    "an unknown target": changed(Request(S, 1, "lj"), target="all"),
+    "a property that is none": changed(Request(S, 1, "lj"), properties=[1]),
+    "a priority that is no whole number": changed(Request(S, 1, "lj"), priority=0.5),
     "answers of two": packed("PING", [], 0, [[S, 1]]),
     "answers of a short session": packed("PING", [], 0, [[b"s", 1, 1]]),
     "answers from none": packed("PING", [], 0, [[S, None, 1]]),
@@ -306,7 +304,7 @@ def test_the_largest_request_that_the_broker_takes_reaches_the_worker() -> None:
     numbers = [1.5] * 200_000
     options = msgpack.packb({"x": numbers}, use_single_float=True)
     frame = msgpack.packb([PROTOCOL_VERSION, "REQUEST", S, 1, "lj", "calculate", [], "any"])
-    frame = bytes([0x90 + 12]) + frame[1:] + options + b"\xc4\x00\xc0\x90"
+    frame = bytes([0x90 + 13]) + frame[1:] + options + b"\xc4\x00\xc0\x90\x00"
     assert len(frame) < MAX_HEADER_SIZE
     message = unpack_header(frame, FROM_CLIENT)
     again = pack_header(message)

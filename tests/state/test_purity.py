@@ -14,7 +14,7 @@ ROOT = Path(aserpc.__file__).parent
 
 BROKER = (
     "tables", "peers", "records", "answers", "clients", "requests", "orphans", "deaths", "workers",
-    "managers", "roster", "restart", "state", "effects", "snapshot",
+    "managers", "roster", "restart", "state", "effects", "snapshot", "queues",
 )  # fmt: skip
 MESSAGES = ("__init__", "base", "client", "manager", "requests", "sides", "worker")
 PURE = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aserpc.broker.queues import SessionQueue
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import Buffer, Request, RequestKey
 from aserpc.timers import Timer
@@ -217,8 +218,8 @@ class ByLoad:
 class Calculator:
     """A calculator's name, with its workers and its queue.
 
-    Sessions take turns; within one, first come is first served. No operation's cost grows with the
-    length of the queue or the number of workers.
+    Sessions take turns; within one, higher priority is served first, then first come. No
+    operation's cost grows with the length of the queue or the number of workers.
     """
 
     def __init__(self, name: str) -> None:
@@ -253,21 +254,20 @@ class Calculator:
         self.demand_at = float("-inf")
         #: How many requests wait for a worker.
         self.queued = 0
-        self._queues: OrderedDict[bytes, OrderedDict[RequestKey, Job]] = OrderedDict()
+        self._queues: OrderedDict[bytes, SessionQueue] = OrderedDict()
         self._affinity: OrderedDict[bytes, bytes] = OrderedDict()
 
     def enqueue(self, job: Job, *, first: bool = False) -> None:
-        """Queue a job; `first`: before the others of its session, which takes the next turn."""
-        session, key = job.request.session, job.key
+        """Queue a job; `first`: before its session's others, which takes the next turn."""
+        session = job.request.session
         if job.request.op == "describe":
-            self.descriptions[key] = job
+            self.descriptions[job.key] = job
             return
         queue = self._queues.get(session)
         if queue is None:
-            queue = self._queues[session] = OrderedDict()
-        queue[key] = job
+            queue = self._queues[session] = SessionQueue()
+        queue.put(job, first=first)
         if first:
-            queue.move_to_end(key, last=False)
             self._queues.move_to_end(session, last=False)
         self.queued += 1
 
@@ -279,12 +279,12 @@ class Calculator:
         return bool(self.partial) and not self._first().alone
 
     def _first(self) -> Job:
-        return next(iter(next(iter(self._queues.values())).values()))
+        return next(iter(self._queues.values())).first()
 
     def next_job(self) -> Job:
         """Take the job whose turn it is; some job must wait."""
         session, queue = self._queues.popitem(last=False)
-        _, job = queue.popitem(last=False)
+        job = queue.pop()
         if queue:
             self._queues[session] = queue  # the others come first
         self.queued -= 1
@@ -295,14 +295,14 @@ class Calculator:
         if self.descriptions.pop(job.key, None) is not None:
             return
         queue = self._queues[job.request.session]
-        del queue[job.key]
+        queue.remove(job)
         if not queue:
             del self._queues[job.request.session]
         self.queued -= 1
 
     def waiting(self) -> list[Job]:
         """Return all jobs that wait, in order within their session."""
-        jobs = [job for queue in self._queues.values() for job in queue.values()]
+        jobs = [job for queue in self._queues.values() for job in queue]
         return jobs + list(self.descriptions.values())
 
     def free_worker(self, session: bytes) -> Worker:

@@ -43,6 +43,8 @@ class Request(Message):
     #: Answers that have arrived, ``[session, first id, last id]`` each: the broker keeps them no
     #: longer.
     received: list[Any] = field(default_factory=list)
+    #: Of the requests of its session that wait, those of higher priority are served first.
+    priority: int = 0
 
     @property
     def key(self) -> RequestKey:
