@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from aserpc.errors import ProtocolError
@@ -15,6 +15,13 @@ def positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
         raise ValueError(f"{name} is a positive number, not {value!r}")
     return float(value)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number of any type as an int; raise TypeError for others."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is a whole number, not {value!r}")
+    return int(value)
 
 
 def calculator_name(name: Any) -> str:

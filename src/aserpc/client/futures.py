@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
-import zmq
+from ase import Atoms
 
 from aserpc import transport
-from aserpc.client import blocking
-from aserpc.client.arguments import calculator_name, positive, property_names
+from aserpc.client import blocking, io_thread
+from aserpc.client.arguments import calculator_name, positive, property_names, whole_number
+from aserpc.client.calculator import RemoteCalculator
 from aserpc.client.failures import to_exception
+from aserpc.client.gathering import gathered
 from aserpc.client.guards import check_complete, check_results, check_system
 from aserpc.client.leftovers import warn_left_out
-from aserpc.client.locks import Lock
 from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.client.state import Effect, Resolve
-from aserpc.errors import CancelledRequestError
-from aserpc.messages import Request, RequestKey
+from aserpc.client.windows import WINDOW, Window, attach, nothing, stream
+from aserpc.messages import Request
 from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
 from aserpc.settings import load_settings
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: What is asked for where nothing else is said.
+PROPERTIES = ("energy", "forces")
 
 
 class Results(dict[str, Any]):
@@ -45,7 +45,10 @@ class Results(dict[str, Any]):
 
 
 class Client:
-    """Asks calculators for many structures at once.
+    """Asks calculators for many structures at once; from any thread.
+
+    All clients of a process share one connection to a broker. Requests of different clients take
+    turns at the workers.
 
     Parameters
     ----------
@@ -81,16 +84,34 @@ class Client:
         self.allow_nonfinite = allow_nonfinite
         self._session = Session()
         self._warned: set[str] = set()
-        self._waiting: set[Future[Results]] = set()
+        self._waiting: set[Future[Any]] = set()
         if check_broker:
             blocking.check_broker(self.broker, blocking.CHECK_TIMEOUT)
+
+    def calculator(self, name: str, **options: Any) -> RemoteCalculator:
+        """Return an ASE calculator that is served at the same broker.
+
+        Parameters
+        ----------
+        name : str
+            Name of the calculator.
+        **options
+            Of `RemoteCalculator`.
+        """
+        ours = {
+            "timeout": self.timeout,
+            "check_broker": False,
+            "allow_nonfinite": self.allow_nonfinite,
+        }
+        return RemoteCalculator(name, self.broker, **{**ours, **options})
 
     def submit(
         self,
         calculator: str,
-        atoms: Any,
-        properties: Sequence[str] = ("energy", "forces"),
+        atoms: Atoms,
+        properties: Sequence[str] = PROPERTIES,
         *,
+        priority: int = 0,
         deadline: float | None = None,
     ) -> Future[Results]:
         """Ask a calculator for properties of a structure.
@@ -103,6 +124,8 @@ class Client:
             The structure; it may be changed as soon as this returns.
         properties : sequence of str
             ASE properties that the result must have.
+        priority : int
+            Of this client's requests that wait, those of higher priority are computed first.
         deadline : float, optional
             Seconds after which to give up in any case.
 
@@ -110,7 +133,8 @@ class Client:
         -------
         concurrent.futures.Future
             Its result is the calculator's results: {property: value}. Cancelling it drops the
-            request if it is still queued.
+            request if it is still queued; a calculation that has begun goes on. Its callbacks must
+            not wait for other futures: they are called by the thread that all wait for.
 
         Raises
         ------
@@ -120,6 +144,7 @@ class Client:
         """
         calculator_name(calculator)
         names = property_names(properties)
+        priority = whole_number("priority", priority)
         deadline = None if deadline is None else positive("deadline", deadline)
         packed: PackedAtoms = pack_atoms(atoms).owned()
         if not self.allow_nonfinite:
@@ -128,12 +153,16 @@ class Client:
         payload = packed.frames()
         transport.check_size(payload)
         request = Request(
-            *self._session.next_key(), calculator, "calculate", names, deadline=deadline
+            *self._session.next_key(),
+            calculator,
+            "calculate",
+            names,
+            deadline=deadline,
+            priority=priority,
         )
         request.check()  # the broker's refusal would end all that wait on the socket
         future: Future[Results] = Future()
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
+        self._keep(future)
 
         def ended(end: Resolve) -> None:
             # A cancelled future is left as it is.
@@ -150,22 +179,180 @@ class Client:
                 future.set_result(results)
 
         def cancelled(done: Future[Results]) -> None:
-            if done.cancelled():
-                thread.cancel(request.key)
+            if done.cancelled() and thread.cancel(request.key):
+                # Nobody else will: without it `wait` and `as_completed` would wait for ever.
+                done.set_running_or_notify_cancel()
 
         def send(channel: blocking.Channel) -> list[Effect]:
             now = time.monotonic()
             return channel.state.submit(request, payload, now, self.timeout / 1000, deadline)
 
-        thread = _submit(self.broker, request.key, send, ended)
+        thread = io_thread.submit(self.broker, request.key, send, ended)
         future.add_done_callback(cancelled)
+        return future
+
+    @overload
+    def map(
+        self,
+        calculator: str,
+        structures: Iterable[Atoms],
+        properties: Sequence[str] = PROPERTIES,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        window: int = WINDOW,
+        progress: bool = False,
+        return_exceptions: Literal[False] = False,
+    ) -> Iterator[Results]: ...
+
+    @overload
+    def map(
+        self,
+        calculator: str,
+        structures: Iterable[Atoms],
+        properties: Sequence[str] = PROPERTIES,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        window: int = WINDOW,
+        progress: bool = False,
+        return_exceptions: bool,
+    ) -> Iterator[Results | Exception]: ...
+
+    def map(
+        self,
+        calculator: str,
+        structures: Iterable[Atoms],
+        properties: Sequence[str] = PROPERTIES,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        window: int = WINDOW,
+        progress: bool = False,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Ask for many structures; their results come in the structures' order.
+
+        Structures are taken as results are: of an iterator of a million structures, there are never
+        more than `window` in memory. What is on its way when the iteration ends early is cancelled.
+
+        Parameters
+        ----------
+        calculator, properties, priority, deadline
+            As for `submit`; the deadline is that of each structure.
+        structures : iterable of ase.Atoms
+            The structures; each may be changed when the next one is taken.
+        window : int
+            How many are on their way at a time; fewer if they are large.
+        progress : bool
+            Show a progress bar, also in notebooks.
+        return_exceptions : bool
+            Give the error of a structure in the place of its results, and go on. Otherwise it is
+            raised there, and the structures after it are cancelled.
+
+        Returns
+        -------
+        iterator of dict
+            The results of each structure, see `submit`.
+        """
+        ask = self._asking(calculator, properties, priority, deadline)
+        found = stream(
+            Window(ask, window, nothing), structures, calculator, progress, return_exceptions
+        )
+        return (result for _, result in found)
+
+    @overload
+    def evaluate(
+        self,
+        calculator: str,
+        structures: Iterable[Atoms],
+        properties: Sequence[str] = PROPERTIES,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        progress: bool = False,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Atoms]: ...
+
+    @overload
+    def evaluate(
+        self,
+        calculator: str,
+        structures: Iterable[Atoms],
+        properties: Sequence[str] = PROPERTIES,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        progress: bool = False,
+        return_exceptions: bool,
+    ) -> list[Atoms | Exception]: ...
+
+    def evaluate(
+        self,
+        calculator: str,
+        structures: Iterable[Atoms],
+        properties: Sequence[str] = PROPERTIES,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        progress: bool = False,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Return copies of structures with their results, as ASE's readers return them.
+
+        Parameters
+        ----------
+        calculator, structures, properties, priority, deadline, progress, return_exceptions
+            As for `map`.
+
+        Returns
+        -------
+        list of ase.Atoms
+            In the structures' order, each with a `SinglePointCalculator` that has those results
+            which ASE has a name for. `ase.io.write` writes them.
+        """
+        ask = self._asking(calculator, properties, priority, deadline)
+        found = stream(
+            Window(ask, WINDOW, Atoms.copy), structures, calculator, progress, return_exceptions
+        )
+        return [
+            result if isinstance(result, Exception) else attach(atoms, result, calculator)
+            for atoms, result in found
+        ]
+
+    @overload
+    def gather(self, futures: Iterable[Future[T]]) -> Future[list[T]]: ...
+
+    @overload
+    def gather(self, futures: Iterable[Future[T]], then: Callable[[list[T]], R]) -> Future[R]: ...
+
+    def gather(
+        self, futures: Iterable[Future[T]], then: Callable[[list[T]], Any] | None = None
+    ) -> Future[Any]:
+        """Return one future for many: of their results in order, or of a function of these.
+
+        Parameters
+        ----------
+        futures : iterable of concurrent.futures.Future
+            Of this client, of others, or those that this function has returned.
+        then : callable, optional
+            Is called with the list of all results, in a thread of its own, so that it may submit
+            and wait.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            The first failure of any of the futures is its exception. Cancelling it cancels all.
+        """
+        future = gathered(futures, then)
+        self._keep(future)
         return future
 
     def close(self) -> None:
         """Cancel what has not been answered; the client stays usable."""
         for future in list(self._waiting):
             future.cancel()
-        _release(self.broker)
+        io_thread.release(self.broker)
 
     def __enter__(self) -> Client:
         return self
@@ -175,6 +362,26 @@ class Client:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_waiting": set()}
+
+    def _asking(
+        self, calculator: str, properties: Sequence[str], priority: int, deadline: float | None
+    ) -> Callable[[Atoms], Future[Results]]:
+        """Return `submit` with these arguments, which are checked at once."""
+        calculator_name(calculator)
+        names = property_names(properties)
+        whole_number("priority", priority)
+        if deadline is not None:
+            positive("deadline", deadline)
+
+        def ask(atoms: Atoms) -> Future[Results]:
+            return self.submit(calculator, atoms, names, priority=priority, deadline=deadline)
+
+        return ask
+
+    def _keep(self, future: Future[Any]) -> None:
+        """Remember a future until it is done."""
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
 
 
 def _results(end: Resolve, calculator: str) -> Results:
@@ -187,141 +394,3 @@ def _results(end: Resolve, calculator: str) -> Results:
     results = Results(unpack_results(end.payload))
     results.provenance = provenance(end.answer)
     return results
-
-
-class _IOThread:
-    """A thread that owns one socket to a broker and everything that waits on it."""
-
-    def __init__(self, address: str) -> None:
-        self._pool = blocking.pool()
-        self._channel = self._pool.channel(address)
-        self._waker = transport.Waker()
-        self._calls: deque[Callable[[blocking.Channel], list[Effect]]] = deque()
-        self._ends: dict[RequestKey, Callable[[Resolve], None]] = {}
-        self._stop = False
-        self._thread = threading.Thread(target=self._run, name="aserpc client", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits on it."""
-        return not self._ends
-
-    def submit(
-        self,
-        key: RequestKey,
-        send: Callable[[blocking.Channel], list[Effect]],
-        ended: Callable[[Resolve], None],
-    ) -> None:
-        """Send a request from the thread; `ended` is called there with its end."""
-        self._ends[key] = ended
-        self._do(send)
-
-    def cancel(self, key: RequestKey) -> None:
-        """Stop waiting for a request."""
-        if self._ends.pop(key, None) is not None:
-            self._do(lambda channel: channel.state.cancel(key))
-
-    def close(self) -> None:
-        """End the thread; what still waits is resolved with an error."""
-        self._stop = True
-        self._waker.wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join(1.0)
-
-    def _do(self, call: Callable[[blocking.Channel], list[Effect]]) -> None:
-        self._calls.append(call)
-        self._waker.wake()
-
-    def _run(self) -> None:
-        channel = self._channel
-        poller = self._poller()
-        try:
-            while not self._stop or self._calls:
-                self._turn(channel, poller)
-                if channel.renew():
-                    poller = self._poller()
-        finally:
-            _forget(self)
-            for key in list(self._ends):
-                error = CancelledRequestError("the client's thread has ended")
-                self._resolve([Resolve(key, None, [], error)])
-            self._pool.put_back(channel)
-
-    def _poller(self) -> zmq.Poller:
-        poller = zmq.Poller()
-        for readable in (self._waker.fileno(), *self._channel.readable()):
-            poller.register(readable, zmq.POLLIN)
-        return poller
-
-    def _turn(self, channel: blocking.Channel, poller: zmq.Poller) -> None:
-        poller.register(channel.socket, channel.events())
-        due = channel.state.next_tick()
-        wait = None if due is None else transport.milliseconds(due - time.monotonic())
-        if self._waker.fileno() in dict(poller.poll(wait)):
-            self._waker.clear()
-        channel.flush()
-        resolved = channel.receive()
-        while self._calls:
-            resolved += channel.perform(self._calls.popleft()(channel))
-        resolved += channel.perform(channel.state.tick(time.monotonic()))
-        self._resolve(resolved)
-
-    def _resolve(self, resolved: list[Resolve]) -> None:
-        for end in resolved:
-            ended = self._ends.pop(end.key, None)
-            if ended is not None:
-                ended(end)
-
-
-_threads: dict[str, _IOThread] = {}
-#: Threads of parent processes, which don't exist here; what they own must not be closed here.
-_inherited: list[dict[str, _IOThread]] = []
-_lock = Lock()
-
-
-def _submit(
-    address: str,
-    key: RequestKey,
-    send: Callable[[blocking.Channel], list[Effect]],
-    ended: Callable[[Resolve], None],
-) -> _IOThread:
-    """Have the process's thread for a broker send a request; return the thread."""
-    with _lock:
-        thread = _threads.get(address)
-        if thread is None:
-            thread = _threads[address] = _IOThread(address)
-        thread.submit(key, send, ended)
-        return thread
-
-
-def _release(address: str) -> None:
-    """End the thread for a broker if nothing waits on it; the next request starts another."""
-    with _lock:
-        thread = _threads.get(address)
-        if thread is None or not thread.is_idle:
-            return
-        del _threads[address]
-    thread.close()
-
-
-def _forget(thread: _IOThread) -> None:
-    """Give nothing more to a thread that ends."""
-    with _lock:
-        for address in [address for address, other in _threads.items() if other is thread]:
-            del _threads[address]
-
-
-def _renew() -> None:
-    global _threads
-    _inherited.append(_threads)
-    _threads = {}
-
-
-os.register_at_fork(after_in_child=_renew)
-
-
-@atexit.register
-def _close() -> None:
-    for thread in list(_threads.values()):
-        thread.close()
