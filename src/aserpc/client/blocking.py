@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import itertools
 import logging
 import os
@@ -84,6 +83,8 @@ class Channel:
         self._poller = zmq.Poller()
         for readable in self.readable():
             self._poller.register(readable, zmq.POLLIN)
+        #: Whether room to send is polled for.
+        self._wants_room = False
         self._unsent: deque[list[Buffer]] = deque()
         #: True from the first to the last frame of a message, also if it was interrupted there.
         self._sending = False
@@ -118,8 +119,7 @@ class Channel:
             while not resolved:
                 due = state.next_tick()
                 self.wait(None if due is None else due - clock())
-                resolved = self.receive()
-                resolved += self.perform(state.tick(clock()))
+                resolved = self.receive() or self.perform(state.tick(clock()))
         except BaseException:
             if not self._sending:
                 self.perform(state.cancel(request.key))
@@ -166,21 +166,26 @@ class Channel:
 
     def wait(self, seconds: float | None) -> None:
         """Wait until there is something to receive, or room for what is unsent."""
-        self._poller.modify(self.socket, self.events())
+        if self._wants_room != bool(self._unsent):
+            self._wants_room = not self._wants_room
+            self._poller.modify(self.socket, self.events())
         self._poller.poll(None if seconds is None else transport.milliseconds(seconds))
-        self.flush()
+        if self._unsent:
+            self.flush()
 
     def events(self) -> int:
         """Return the events to poll the socket for."""
         return zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN
 
     def receive(self) -> list[Resolve]:
-        """Take what has come."""
+        """Take what has come, as long as a request waits for something."""
         resolved: list[Resolve] = []
         if (refused := self._connection.refused()) is not None:
             resolved += self.perform(self.state.refuse(refused))
         for message, payload in self._messages():
             resolved += self.perform(self.state.receive(message, payload, time.monotonic()))
+            if not self.state.pending:
+                break
         return resolved
 
     def perform(self, effects: list[Effect]) -> list[Resolve]:
@@ -227,16 +232,15 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is unsent, as far as there is room."""
-        with contextlib.suppress(zmq.Again):
-            while self._unsent:
-                self._sending = True
-                try:
-                    transport.send(self.socket, self._unsent[0])
-                except zmq.Again:
-                    self._sending = False
-                    raise
+        while self._unsent:
+            self._sending = True
+            try:
+                transport.send(self.socket, self._unsent[0])
+            except zmq.Again:
                 self._sending = False
-                self._unsent.popleft()
+                return
+            self._sending = False
+            self._unsent.popleft()
 
     def is_clean(self) -> bool:
         """Whether nothing of the last call is left that would disturb the next."""
@@ -321,15 +325,20 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-@contextlib.contextmanager
-def borrowed(address: str, role: str = "client") -> Iterator[Channel]:
+class borrowed:  # noqa: N801 -- a context manager, which a generator would make a slow one
     """Borrow a socket to a broker for the time of the block."""
-    owner = pool()
-    channel = owner.channel(address, role)
-    try:
-        yield channel
-    finally:
-        owner.put_back(channel)
+
+    __slots__ = ("_channel", "_pool")
+
+    def __init__(self, address: str, role: str = "client") -> None:
+        self._pool = _pool
+        self._channel = _pool.channel(address, role)
+
+    def __enter__(self) -> Channel:
+        return self._channel
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pool.put_back(self._channel)
 
 
 def check_broker(address: str, timeout: float) -> None:

@@ -32,18 +32,20 @@ from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.errors import CalculationError, DeadlineError, ServiceError
 from aserpc.messages import Answer, Buffer, Request, unpack_about
-from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
+from aserpc.payload import PackedAtoms, pack_atoms, unpack_atoms, unpack_results
 from aserpc.settings import load_settings
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Calculated:
     """A system and what is known of it; replaced as a whole, as other threads may look at it."""
 
     packed: PackedAtoms
     results: dict[str, Any] = field(default_factory=dict)
+    #: The system; None: not made yet.
+    atoms: Atoms | None = None
 
 
 class RemoteCalculator(Calculator):
@@ -107,6 +109,8 @@ class RemoteCalculator(Calculator):
         self._lock = Lock()
         self._calculated: _Calculated | None = None
         self._about = b""
+        #: The names that `_about` has, each time it changes.
+        self._names: list[str] = []
         self._answer: Answer | None = None
         self._warned: set[str] = set()
         if check_broker:
@@ -182,11 +186,6 @@ class RemoteCalculator(Calculator):
         changes = compare_atoms(self.atoms, atoms, tol=tol)
         return list(changes or all_changes)
 
-    def reset(self) -> None:
-        """Forget what was calculated."""
-        super().reset()  # type: ignore[no-untyped-call]
-        self._calculated = None
-
     def export_properties(self) -> Properties:
         """Return those of the results that have a name in ASE, for its file formats."""
         return Properties({k: v for k, v in self.results.items() if k in all_outputs})
@@ -194,7 +193,23 @@ class RemoteCalculator(Calculator):
     @property
     def implemented_properties(self) -> list[str]:  # type: ignore[override]
         """The properties that the served calculator can compute."""
-        return self._implemented(self._ends_at())
+        return list(self._implemented(self._ends_at()))
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """The system that was calculated last, as it was then."""
+        known = self._calculated
+        if known is None:
+            return None
+        if known.atoms is None:
+            known.atoms = unpack_atoms(known.packed)
+        return known.atoms
+
+    @atoms.setter
+    def atoms(self, atoms: Atoms | None) -> None:
+        self._calculated = None
+        if atoms is not None:
+            self._calculated = _Calculated(pack_atoms(atoms).owned(), {}, atoms)
 
     def _get_name(self) -> str:
         return self.calc_name
@@ -219,7 +234,7 @@ class RemoteCalculator(Calculator):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.reset()
+        self.reset()  # type: ignore[no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -243,8 +258,11 @@ class RemoteCalculator(Calculator):
         return packed.owned()
 
     def _set(self, atoms: Atoms, known: _Calculated) -> _Calculated:
+        # Nearly nobody looks at the copy that ASE's calculators keep: it is made for who does. What
+        # is not on the wire would be missing there.
+        if known.packed.left_out or type(atoms) is not Atoms:
+            known.atoms = atoms.copy()
         self._calculated = known
-        self.atoms = atoms.copy()
         self.results = known.results
         return known
 
@@ -252,13 +270,13 @@ class RemoteCalculator(Calculator):
         if ask or not self._about:
             answer, _ = self._call("describe", [], [], ends_at)
             self._learn(answer.about)
-        names = unpack_about(self._about).get("implemented_properties")
-        return list(all_properties) if names is None else list(names)
+        return self._names
 
     def _learn(self, about: bytes) -> None:
         """Keep what a worker says of itself, unless that can't be read: each call would fail."""
         if about != self._about:
-            unpack_about(about)
+            names = unpack_about(about).get("implemented_properties")
+            self._names = list(all_properties) if names is None else names
             self._about = about
 
     def _ends_at(self) -> float | None:
@@ -281,7 +299,7 @@ class RemoteCalculator(Calculator):
         results = {**known.results, **new}
         with self._lock:
             if self._calculated is known:
-                self._calculated = _Calculated(known.packed, results)
+                self._calculated = _Calculated(known.packed, results, known.atoms)
                 self.results = results
         return results
 

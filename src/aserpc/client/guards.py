@@ -21,12 +21,14 @@ from aserpc.payload import PackedAtoms, unpack_atoms
 #: Results for each volume; a calculator may well divide by one that is not there.
 _PER_VOLUME = frozenset({"stress", "stresses"})
 
+_NUMPY = (np.ndarray, np.generic)
+
 
 def is_finite(value: Any) -> bool:
     """Whether a number or all numbers of an array are finite; what holds none is."""
     if isinstance(value, float):
         return math.isfinite(value)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fc":
+    if isinstance(value, _NUMPY) and value.dtype.kind in "fc":
         return bool(np.count_nonzero(np.isfinite(value)) == value.size)
     return cmath.isfinite(value) if isinstance(value, complex) else True
 

@@ -218,7 +218,9 @@ class ClientState:
         """When `tick` has something to do."""
         if not self.pending:
             return None
-        due = min(self._ping_due(), *map(self._silence_ends, self._sent_first()))
+        due = self._ping_due()
+        if self._asked_at is not None:
+            due = min(due, *map(self._silence_ends, self._sent_first()))
         deadline = self._deadlines.next()
         return due if deadline is None else min(due, deadline)
 
