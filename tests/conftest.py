@@ -22,6 +22,11 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one more at a time than there are cores: most tests wait for something."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests tell by ``record_property("summary", ...)``, also those that pass."""
     for reports in terminalreporter.stats.values():
