@@ -1,0 +1,166 @@
+"""Ensembles: many trajectories at once, each of its own seed.
+
+A trajectory is of its seed alone, whatever else runs beside it: it has its own random numbers, its
+own thread and its own calculator. So ten and then ten more are the same as twenty. See
+`aserpc.parallel.relaxations` for why there are threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import index
+from typing import Any, TypeAlias
+
+import numpy as np
+from ase import Atoms
+
+from aserpc.client import Client
+from aserpc.parallel.asking import AT_ONCE, FutureCalculator, asking, in_threads, with_results
+from aserpc.parallel.relaxations import step_limit
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+#: What is recorded of each trajectory unless something else is wanted: eV, eV, K.
+OBSERVABLES: dict[str, Callable[[Atoms], Any]] = {
+    "energy": lambda atoms: atoms.get_potential_energy(),
+    "kinetic_energy": lambda atoms: atoms.get_kinetic_energy(),
+    "temperature": lambda atoms: atoms.get_temperature(),
+}
+
+
+class Ensemble(dict[str, Array]):
+    """What was recorded of trajectories: {observable: array of shape (seeds, frames, ...)}.
+
+    ``one + other`` is both, one after the other.
+
+    Attributes
+    ----------
+    seeds : list of int
+        Of the trajectories.
+    steps : numpy.ndarray
+        Of the frames.
+    atoms : list of ase.Atoms
+        The last structure of each trajectory, with momenta and results.
+    """
+
+    seeds: list[int]
+    steps: Array
+    atoms: list[Atoms]
+
+    def __add__(self, other: Ensemble) -> Ensemble:
+        if not isinstance(other, Ensemble):
+            return NotImplemented
+        if set(self) != set(other) or not np.array_equal(self.steps, other.steps):
+            raise ValueError("the ensembles are of other observables, or of other steps")
+        if both := sorted({*self.seeds} & {*other.seeds}):
+            raise ValueError(f"both ensembles have the seeds {both}")
+        total = Ensemble({name: np.concatenate([self[name], other[name]]) for name in self})
+        total.seeds = self.seeds + other.seeds
+        total.steps = self.steps
+        total.atoms = self.atoms + other.atoms
+        return total
+
+
+def ensemble(
+    atoms: Atoms,
+    dynamics: Callable[[Atoms, np.random.Generator], Any],
+    seeds: Iterable[int],
+    calculator: str | None = None,
+    *,
+    steps: int,
+    client: Client | None = None,
+    interval: int = 1,
+    observe: Mapping[str, Callable[[Atoms], Any]] | None = None,
+    at_once: int = AT_ONCE,
+) -> Ensemble:
+    """Compute trajectories from one structure, many at a time.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Where each begins; it is not changed.
+    dynamics : callable
+        ``dynamics(atoms, rng)`` returns dynamics of ASE for a copy of the structure, such as
+        ``Langevin(atoms, 1 * fs, temperature_K=300, friction=0.01 / fs, rng=rng)``. It may draw
+        velocities first. All that is random must come from `rng`, of
+        ``numpy.random.default_rng(seed)``.
+    seeds : iterable of int
+        One for each trajectory.
+    calculator : str, optional
+        Name of the calculator; that of the structure's `RemoteCalculator` by default.
+    steps : int
+        Of each trajectory.
+    client : Client, optional
+        Asks the service; by default one is made from the settings.
+    interval : int
+        How many steps one frame comes after the other; the beginning is the first.
+    observe : mapping, optional
+        {observable: function of the structure that returns a number or an array}; potential
+        energy (eV), kinetic energy (eV) and temperature (K) by default.
+    at_once : int
+        How many run at a time.
+
+    Returns
+    -------
+    Ensemble
+        An array of shape (seeds, frames, ...) of each observable. Add one with later seeds to
+        extend it.
+
+    Raises
+    ------
+    ValueError
+        If there are no seeds, or one comes twice.
+    """
+    numbers = _seeds(seeds)
+    limit = step_limit(steps)
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise ValueError(f"interval is a number of steps from 1, not {interval!r}")
+    functions = dict(OBSERVABLES if observe is None else observe)
+    with asking([atoms], calculator, client) as asked:
+
+        def one(seed: int) -> tuple[Atoms, list[int], dict[str, list[Any]]]:
+            mine = atoms.copy()
+            calc = mine.calc = FutureCalculator(asked)
+            moving = dynamics(mine, np.random.default_rng(seed))
+            frames: list[int] = []
+            records: dict[str, list[Any]] = {name: [] for name in functions}
+
+            def record() -> None:
+                frames.append(moving.nsteps)
+                for name, function in functions.items():
+                    records[name].append(np.array(function(mine)))  # a copy
+
+            moving.attach(record, interval=interval)
+            moving.run(**limit)
+            return with_results(mine, asked.name, calc.results), frames, records
+
+        ends: list[Any] = in_threads(asked, one, numbers, at_once)
+    return _gathered(numbers, ends)
+
+
+def _seeds(seeds: Iterable[int]) -> list[int]:
+    try:
+        numbers = [index(seed) for seed in seeds]
+    except TypeError:
+        raise TypeError(f"seeds are whole numbers, such as range(10), not {seeds!r}") from None
+    if not numbers:
+        raise ValueError("there are no seeds")
+    if min(numbers) < 0:
+        raise ValueError(f"a seed is a number from 0, not {min(numbers)}")
+    if twice := sorted({seed for seed in numbers if numbers.count(seed) > 1}):
+        raise ValueError(f"each seed is for one trajectory, but {twice} come more than once")
+    return numbers
+
+
+def _gathered(
+    seeds: list[int], ends: list[tuple[Atoms, list[int], dict[str, list[Any]]]]
+) -> Ensemble:
+    _, steps, records = ends[0]
+    if any(frames != steps for _, frames, _ in ends):
+        raise ValueError("the trajectories have frames at other steps: they can't be one array")
+    found = Ensemble(
+        {name: np.array([end_records[name] for _, _, end_records in ends]) for name in records}
+    )
+    found.seeds, found.steps = seeds, np.array(steps)
+    found.atoms = [atoms for atoms, _, _ in ends]
+    return found
