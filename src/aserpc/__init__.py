@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         list_calculators,
         shutdown_workers,
     )
+    from aserpc.committee import CommitteeCalculator
     from aserpc.manager import Manager
     from aserpc.spawn import SpawnConfig
     from aserpc.worker import Worker
@@ -25,6 +26,7 @@ __version__: str
 _HOMES = {
     "Broker": "aserpc.broker",
     "Client": "aserpc.client",
+    "CommitteeCalculator": "aserpc.committee",
     "Manager": "aserpc.manager",
     "RemoteCalculator": "aserpc.client",
     "SpawnConfig": "aserpc.spawn",
@@ -37,6 +39,7 @@ _HOMES = {
 __all__ = [
     "Broker",
     "Client",
+    "CommitteeCalculator",
     "Manager",
     "RemoteCalculator",
     "SpawnConfig",
@@ -53,6 +56,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is used: ASE and ZeroMQ take their time."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "parallel":
+        return import_module("aserpc.parallel")
     if name == "__version__":
         return import_module("importlib.metadata").version("aserpc")
     raise AttributeError(f"module 'aserpc' has no attribute {name!r}")
