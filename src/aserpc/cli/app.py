@@ -13,11 +13,20 @@ from typing import Annotated, Any
 
 import typer
 
-from aserpc.cli import keys, tunnel
+from aserpc.cli import keys, tunnel, verify
 from aserpc.cli.console import complain, configure_logging, print_table
 from aserpc.cli.ending import run as run_command
 from aserpc.cli.manager import commands
-from aserpc.cli.options import AllowMixed, Frontend, Insecure, LogLevel, Registry, positive, setting
+from aserpc.cli.options import (
+    AllowMixed,
+    Frontend,
+    Insecure,
+    LogLevel,
+    Registry,
+    from_json,
+    positive,
+    setting,
+)
 from aserpc.settings import load_settings
 
 #: How long a question waits for the broker, ms.
@@ -119,8 +128,8 @@ def worker(
         calculator,
         registry=registry,
         name=name,
-        args=_json("--args", args, list),
-        kwargs=_json("--kwargs", kwargs, dict),
+        args=from_json("--args", args, list),
+        kwargs=from_json("--kwargs", kwargs, dict),
     )
     if isinstance(entry.factory, str):
         # Said at once, not only to whoever waits for the worker to load.
@@ -307,7 +316,7 @@ def run(
         workers=workers or 1,
         broker=broker,
         registry=registry,
-        kwargs=_json("--kwargs", kwargs, dict),
+        kwargs=from_json("--kwargs", kwargs, dict),
         output=output,
         as_json=as_json,
         allow_nonfinite=allow_nonfinite,
@@ -318,6 +327,7 @@ def run(
 app.add_typer(commands)
 app.add_typer(tunnel.commands)
 app.add_typer(keys.commands, name="keys")
+app.add_typer(verify.commands)
 
 
 def _show_version(asked: bool) -> None:
@@ -336,19 +346,6 @@ def _common(
     ] = False,
 ) -> None:
     pass
-
-
-def _json(flag: str, text: str | None, kind: type) -> Any:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{flag} is no JSON: {error}: {text}") from None
-    if not isinstance(value, kind):
-        wanted = "a list" if kind is list else "an object"
-        raise typer.BadParameter(f"{flag} is {wanted} in JSON, not {text}")
-    return value
 
 
 def main() -> None:

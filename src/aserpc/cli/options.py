@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Annotated, Any
 
@@ -51,6 +52,20 @@ def positive(text: Any) -> float:
     value = number(text)
     if not 0 < value < math.inf:
         raise typer.BadParameter(f"{text!r} is no positive, finite number")
+    return value
+
+
+def from_json(flag: str, text: str | None, kind: type) -> Any:
+    """Read a list or an object given on the command line as JSON."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{flag} is no JSON: {error}: {text}") from None
+    if not isinstance(value, kind):
+        wanted = "a list" if kind is list else "an object"
+        raise typer.BadParameter(f"{flag} is {wanted} in JSON, not {text}")
     return value
 
 
