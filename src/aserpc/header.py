@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
 
 import msgpack
 
@@ -51,14 +54,22 @@ _FIELDS: dict[str, tuple[tuple[str, tuple[type, ...]], ...]] = {
     kind: tuple((f.name, _TYPES[str(f.type)]) for f in dataclasses.fields(message))
     for kind, message in _MESSAGES.items()
 }
-_NAMES = {kind: tuple(name for name, _ in fields) for kind, fields in _FIELDS.items()}
+#: The types of a message's values that were found to be right: a few for each kind.
+_SEEN: dict[str, set[tuple[type, ...]]] = {kind: set() for kind in _MESSAGES}
+
+
+def _reader(names: list[str]) -> Callable[[Message], tuple[Any, ...]]:
+    """Return what reads a message's kind and fields; with a single name it returns no tuple."""
+    return attrgetter("KIND", *names) if names else lambda message: (message.KIND,)
+
+
+_VALUES = {kind: _reader([name for name, _ in fields]) for kind, fields in _FIELDS.items()}
+_packer = msgpack.Packer()  # to make one takes longer than to use it
 
 
 def pack_header(message: Message) -> bytes:
     """Return the header frame of a message."""
-    kind = message.KIND
-    values = [getattr(message, name) for name in _NAMES[kind]]
-    header: bytes = msgpack.packb([PROTOCOL_VERSION, kind, *values])
+    header: bytes = _packer.pack((PROTOCOL_VERSION, *_VALUES[message.KIND](message)))
     return header
 
 
@@ -106,17 +117,26 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
         what = repr(kind[:40]) if isinstance(kind, str) else f"of kind {type(kind).__name__}"
         msg = f"unexpected message {what}"
         raise ProtocolError(msg)
-    fields = _FIELDS[message_type.KIND]
     values = header[2:]
-    if len(values) != len(fields):
-        msg = f"{kind} has {len(fields)} fields, not {len(values)}"
-        raise ProtocolError(msg)
-    for (name, types), value in zip(fields, values, strict=True):
-        if not isinstance(value, types) or (type(value) is bool and bool not in types):
-            msg = f"{kind}: {name} is of type {type(value).__name__}"
-            raise ProtocolError(msg)
-        if value and isinstance(value, dict):
-            check_depth(value)
+    types = tuple(map(type, values))
+    if types not in _SEEN[kind]:
+        _check_types(kind, types)
+    if dict in types:
+        for value in values:
+            if value and type(value) is dict:
+                check_depth(value)
     message = message_type(*values)
     message.check()
     return message
+
+
+def _check_types(kind: str, types: tuple[type, ...]) -> None:
+    fields = _FIELDS[kind]
+    if len(types) != len(fields):
+        msg = f"{kind} has {len(fields)} fields, not {len(types)}"
+        raise ProtocolError(msg)
+    for (name, allowed), found in zip(fields, types, strict=True):
+        if found not in allowed:
+            msg = f"{kind}: {name} is of type {found.__name__}"
+            raise ProtocolError(msg)
+    _SEEN[kind].add(types)

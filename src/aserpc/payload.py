@@ -35,6 +35,7 @@ from aserpc.encoding import (
     unpack,
 )
 from aserpc.errors import PayloadError, ProtocolError
+from aserpc.structures import empty_atoms
 
 __all__ = [
     "Buffer",
@@ -234,7 +235,7 @@ def unpack_atoms(packed: PackedAtoms) -> Atoms:
         _check_array("momenta", momenta, "f", positions, (3,))
         arrays["momenta"] = momenta
 
-    atoms = Atoms()
+    atoms = empty_atoms()
     atoms.arrays = arrays
     atoms.info = info
     atoms.cell.array[:] = np.frombuffer(cell, "<f8").reshape(3, 3)

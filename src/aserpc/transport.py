@@ -306,7 +306,9 @@ def _receive(sock: Socket) -> tuple[list[Buffer], zmq.Frame]:
 
 def milliseconds(seconds: float) -> int:
     """Return a time to poll: not less than `seconds`, which would poll again and again."""
-    return math.ceil(max(0.0, min(seconds, 1e6)) * 1000)
+    if seconds <= 0:
+        return 0
+    return math.ceil(min(seconds, 1e6) * 1000)
 
 
 def check_size(frames: Sequence[Buffer], limit: int = MAX_MESSAGE_SIZE) -> None:
@@ -314,7 +316,7 @@ def check_size(frames: Sequence[Buffer], limit: int = MAX_MESSAGE_SIZE) -> None:
 
     libzmq's own limit counts single frames, and drops what passes it without an error.
     """
-    size = sum(len(frame) for frame in frames)
+    size = sum(map(len, frames))
     if size > limit:
         msg = f"the message has {size / 2**20:.0f} MiB; the limit is {limit / 2**20:.0f} MiB"
         raise MessageTooLargeError(msg)

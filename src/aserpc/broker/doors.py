@@ -68,10 +68,10 @@ class Door:
     def receive(self, sock: transport.Socket) -> tuple[bytes, list[Buffer]]:
         """Return who sent the next message to one of the sockets, and its frames."""
         if sock is self._remote:
-            user, (identity, *frames) = transport.receive_with_user(sock)
-            return remote_peer(user or NOBODY, bytes(identity)), frames
-        identity, *frames = transport.receive(sock)
-        return local_peer(bytes(identity)), frames
+            user, frames = transport.receive_with_user(sock)
+            return remote_peer(user or NOBODY, bytes(frames.pop(0))), frames
+        frames = transport.receive(sock)
+        return local_peer(bytes(frames.pop(0))), frames
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> None:
         """Send without waiting; ``zmq.Again`` and ``zmq.ZMQError`` as libzmq says."""

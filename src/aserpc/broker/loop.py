@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from aserpc import socket_folder, transport
 from aserpc.broker.doors import Door
 from aserpc.broker.effects import Effect, ToClient
 from aserpc.broker.gate import Gate
+from aserpc.broker.monitors import Monitors
 from aserpc.broker.outbox import Outbox
 from aserpc.broker.peers import is_remote, user_of
 from aserpc.broker.reception import Reception
@@ -201,15 +201,13 @@ class Broker:
                 handover=True,
                 guard=self._guard("backend"),
             )
-            # They tell of every connection that is closed, also that of a worker that computes.
-            monitors: dict[transport.Socket, Callable[[float], None]] = {}
+            monitors = Monitors(self._gate.accepted)
             for door, tell in (
                 (self._back, self._state.connection_closed),
                 (self._front, self._state.client_connection_closed),
             ):
                 for sock in door.sockets:
-                    events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
-                    monitors[sock.get_monitor_socket(events)] = tell
+                    monitors.watch(sock, tell)
                     stack.callback(sock.disable_monitor)
             self._outbox = Outbox(self._front.send)
             self.frontend = self._front.open()
@@ -262,12 +260,14 @@ class Broker:
         assert backend is not None
         return frontend, backend
 
-    def _loop(self, monitors: dict[transport.Socket, Callable[[float], None]]) -> None:
+    def _loop(self, monitors: Monitors) -> None:
         state, clock = self._state, time.monotonic
         front, back = self._front, self._back
         poller = zmq.Poller()
-        for readable in (*front.sockets, *back.sockets, *monitors, self.waker.fileno()):
+        waker = self.waker.fileno()
+        for readable in (*front.sockets, *back.sockets, *monitors.descriptors(), waker):
             poller.register(readable, zmq.POLLIN)
+        monitors.look(monitors.descriptors(), clock())
         if self._gatekeeper is not None:
             poller.register(self._gatekeeper.socket, zmq.POLLIN)
         while not self._stop:
@@ -285,11 +285,9 @@ class Broker:
             for sock in front.sockets:
                 if sock in ready:
                     self._drain(front, sock, FROM_CLIENT, state.from_client, now)
-            for monitor, tell in monitors.items():
-                if monitor in ready:
-                    self._note_connections(monitor, tell, now)
+            monitors.look(ready, now)
             self._gate.look(now)
-            if self.waker.fileno() in ready:
+            if waker in ready:
                 self.waker.clear()
             self._perform(state.tick(now), now)
             self._outbox.flush(now)
@@ -298,25 +296,17 @@ class Broker:
                 state.client_unreachable(self._outbox.lost.pop(), now)
             self._save_roster(now)
 
-    def _note_connections(
-        self, monitor: transport.Socket, closed: Callable[[float], None], now: float
-    ) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                event = recv_monitor_message(monitor, zmq.NOBLOCK)
-                if event["event"] == zmq.EVENT_ACCEPTED:
-                    self._gate.accepted(event["value"], now)
-                else:
-                    closed(now)
-
     def _wait(self, now: float) -> int | None:
         """Return how long there is nothing to do, in ms."""
-        due = [self._state.next_tick(), self._roster.due, self._gate.look_at]
-        if self._outbox.waiting:
-            due.append(now + RETRY_INTERVAL)
-        if self._access is not None:
-            due.append(self._access.next_look())
-        first = min((when for when in due if when is not None), default=None)
+        first = self._state.next_tick()
+        for when in (
+            self._roster.due,
+            self._gate.look_at,
+            now + RETRY_INTERVAL if self._outbox.waiting else None,
+            None if self._access is None else self._access.next_look(),
+        ):
+            if when is not None and (first is None or when < first):
+                first = when
         return None if first is None else transport.milliseconds(first - now)
 
     def _drain(
@@ -327,13 +317,13 @@ class Broker:
         take: Callable[[bytes, Message, list[Buffer], float], list[Effect]],
         now: float,
     ) -> None:
+        is_worker = door is self._back
+        side = "worker" if is_worker else "client"
         for _ in range(DRAIN):
             try:
                 peer, frames = door.receive(sock)
             except zmq.Again:
                 return
-            is_worker = door is self._back
-            side = "worker" if is_worker else "client"
             try:
                 message = self._reception.read(peer, frames, expected, side)
             except ProtocolError as error:
@@ -347,6 +337,8 @@ class Broker:
                 else:
                     effects = self._state.refused(peer, reason, is_worker=is_worker)
             self._perform(effects, now)
+            if not transport.has_message(sock):
+                return
 
     def _refusal(self, peer: bytes, kind: type[Message]) -> str | None:
         """Say why a peer may not send a message; None: it may."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from enum import Enum
 
 
-class JobState(Enum):
+class State(Enum):
+    """A state; its members are looked up by what they are, as their names take Python to hash."""
+
+    __hash__ = object.__hash__
+
+
+class JobState(State):
     """A request, seen by the broker."""
 
     #: Waits for a worker.
@@ -28,7 +34,7 @@ class JobState(Enum):
     CANCELLED = "cancelled"
 
 
-class WorkerState(Enum):
+class WorkerState(State):
     """A worker, seen by the broker."""
 
     #: Was known to the broker that served here before; not heard of yet.
@@ -100,6 +106,9 @@ WORKER_TRANSITIONS: dict[tuple[WorkerState, WorkerState], str] = {
 }
 
 
+_ALLOWED: frozenset[tuple[State, State]] = frozenset([*JOB_TRANSITIONS, *WORKER_TRANSITIONS])
+
+
 def is_allowed(before: JobState | WorkerState, after: JobState | WorkerState) -> bool:
     """Whether the tables have this transition."""
-    return (before, after) in JOB_TRANSITIONS or (before, after) in WORKER_TRANSITIONS
+    return (before, after) in _ALLOWED

@@ -19,6 +19,7 @@ from ase.calculators.calculator import (
 from aserpc.encoding import pack_mapping
 from aserpc.messages import Buffer
 from aserpc.payload import PackedAtoms, unpack_atoms
+from aserpc.structures import copy_atoms
 
 #: Those of `all_changes` that are arrays of the atoms.
 _ARRAYS = ("positions", "numbers", "initial_charges", "initial_magmoms")
@@ -95,7 +96,7 @@ class Evaluation:
         missing = [name for name in properties if name not in calculator.results]
         if changes or missing:
             if getattr(calculator, "use_cache", True):
-                calculator.atoms = atoms.copy()
+                calculator.atoms = copy_atoms(atoms)
             calculator.calculate(atoms, properties, changes)
         for name in properties:
             if name not in calculator.results:
@@ -172,7 +173,8 @@ def _are_same(one: Any, other: Any) -> bool:
 def _beyond_ase(atoms: Atoms) -> list[Buffer]:
     """Return what a result may depend on and `compare_atoms` does not see."""
     arrays = {name: array for name, array in atoms.arrays.items() if name not in _COMPARED}
-    frames, _ = pack_mapping(
-        {"arrays": arrays, "info": atoms.info, "celldisp": atoms.get_celldisp()}
-    )
+    displacement = atoms.get_celldisp()
+    if not (arrays or atoms.info or displacement.tobytes().strip(b"\0")):
+        return []  # as a rule
+    frames, _ = pack_mapping({"arrays": arrays, "info": atoms.info, "celldisp": displacement})
     return [bytes(frame) for frame in frames]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -265,8 +264,14 @@ class Worker:
         poller = zmq.Poller()
         for readable in (self._socket, *self._connection.readable(), self.waker.fileno()):
             poller.register(readable, zmq.POLLIN)
+        waker = self.waker.fileno()
         while not state.ended:
-            self._drain()
+            wait = min(state.next_tick(), state.begins_at()) - clock()
+            ready = dict(poller.poll(transport.milliseconds(min(wait, 1.0))))
+            if waker in ready:
+                self.waker.clear()
+            if self._socket in ready:
+                self._drain()
             self._raise_if_refused()
             if self._stop.is_set():
                 self._send(state.finish(clock()))
@@ -283,10 +288,6 @@ class Worker:
             if since is not None:
                 where, trouble = socket_folder.where(self.broker), self._connection.trouble()
                 logger.warning("waiting for a broker at %s", f"{where}. {trouble}".strip(". "))
-            if not state.ended:
-                wait = min(min(state.next_tick(), state.begins_at()) - clock(), 1.0)
-                if dict(poller.poll(transport.milliseconds(wait))).get(self.waker.fileno()):
-                    self.waker.clear()
 
     def _hung(self, stack: str) -> None:
         """Say where a call of the calculator hangs, before its process ends.
@@ -310,15 +311,19 @@ class Worker:
             raise refused
 
     def _drain(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
+        while True:
+            try:
                 frames = transport.receive(self._socket)
-                try:
-                    message = unpack_header(frames[0], TO_WORKER)
-                except ProtocolError as error:
-                    logger.warning("the broker sent what is no message: %s", error)
-                    continue
+            except zmq.Again:
+                return
+            try:
+                message = unpack_header(frames[0], TO_WORKER)
+            except ProtocolError as error:
+                logger.warning("the broker sent what is no message: %s", error)
+            else:
                 self._send(self._state.receive(message, frames[1:], time.monotonic()))
+            if not transport.has_message(self._socket):
+                return
 
     def _send(self, messages: list[Message], payload: list[Buffer] | None = None) -> None:
         """Send messages; the payload is that of the answer among them, unless it is given again."""
