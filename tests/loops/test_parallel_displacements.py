@@ -248,3 +248,14 @@ def test_phonons_are_kept_in_a_folder(client: Client, tmp_path: Path, service: S
 def test_a_supercell_is_three_numbers(client: Client, supercell: Any) -> None:
     with pytest.raises(ValueError, match="supercell is three numbers from 1"):
         phonons(bulk("Al"), "emt", client=client, supercell=supercell)
+
+
+def test_phonopy_is_asked_for_by_name(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aserpc.parallel.symmetric.find_spec", lambda name: None)
+    options: dict[str, Any] = {"supercell": (2, 2, 2), "client": client}
+    with pytest.raises(ModuleNotFoundError, match="pip install phonopy"):
+        phonons(bulk("Al"), "emt", displacements="phonopy", **options)
+    with pytest.raises(ValueError, match="displacements is one of 'ase', 'phonopy'"):
+        phonons(bulk("Al"), "emt", displacements="both", **options)
+    with pytest.raises(ValueError, match="name is a folder of ASE's"):
+        phonons(bulk("Al"), "emt", displacements="phonopy", name="here", **options)

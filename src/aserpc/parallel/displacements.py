@@ -13,13 +13,15 @@ from ase import Atoms
 
 from aserpc.client import Client, Results
 from aserpc.client.arguments import positive
-from aserpc.parallel.asking import Window, asking
+from aserpc.parallel.asking import Asking, Window, asking
+from aserpc.parallel.symmetric import Symmetric
 
 if TYPE_CHECKING:
     from ase.phonons import Phonons
     from ase.vibrations import Vibrations, VibrationsData
 
 METHODS = ("standard", "frederiksen")
+DISPLACEMENTS = ("ase", "phonopy")
 DIRECTIONS = ("central", "forward", "backward")
 
 
@@ -68,7 +70,7 @@ class Memory:
 class _Forces(Window[str]):
     """Asks for the forces of displacements, those that the cache has not yet."""
 
-    def __init__(self, asked: Any, cache: Cache) -> None:
+    def __init__(self, asked: Asking, cache: Cache) -> None:
         super().__init__(asked, ["forces"], self._save)
         self.cache = cache
 
@@ -209,6 +211,7 @@ def phonons(
     client: Client | None = None,
     delta: float = 0.01,
     center_refcell: bool = False,
+    displacements: str = "ase",
     name: str | Path | None = None,
     **read: Any,
 ) -> Phonons:
@@ -228,8 +231,13 @@ def phonons(
         Length of a displacement, Å.
     center_refcell : bool
         Displace the atoms of the cell in the supercell's centre, not of that in its corner.
+    displacements : str
+        ``"ase"`` for six of each atom, as `ase.phonons.Phonons` makes them, or ``"phonopy"`` for
+        those that phonopy finds to be needed by symmetry, which are fewer; for this it must be
+        installed. Symmetry is that of elements, masses, positions and initial magnetic moments.
     name : str, optional
         Folder where ASE's `Phonons` keeps forces: those that are there are not computed again.
+        Not for phonopy's displacements.
     **read
         For ``Phonons.read``: ``method``, ``symmetrize``, ``acoustic``, ``cutoff``.
 
@@ -237,10 +245,14 @@ def phonons(
     -------
     ase.phonons.Phonons
         Which has read the forces: ``get_band_structure``, ``get_dos`` and the rest work.
-        ``read`` can be called again.
+        ``read`` can be called again. With phonopy's displacements its attribute ``phonopy`` is the
+        `phonopy.Phonopy`, with forces and force constants.
     """
     from ase.phonons import Phonons
 
+    one_of("displacements", displacements, DISPLACEMENTS)
+    if displacements == "phonopy" and name is not None:
+        raise ValueError("name is a folder of ASE's, which holds ASE's displacements only")
     cells = supercell_size(supercell)
     options = {"supercell": cells, "delta": positive("delta", delta)}
     options["center_refcell"] = center_refcell
@@ -248,23 +260,50 @@ def phonons(
         plain: Any = Phonons(atoms.copy(), name="phonon" if name is None else str(name), **options)
         if name is None:
             plain.cache = Memory()
-        forces = _Forces(asked, plain.cache)
-
-        class Displaced(Phonons):
-            """ASE's loop over the displacements; what it would compute is asked for."""
-
-            def calculate(self, atoms_N: Atoms, disp: Any) -> dict[str, Any]:  # noqa: N803
-                forces.put(disp.name, atoms_N)
-                return {}
-
-        # `run` wants to see a calculator, and asks it nothing.
-        loop: Any = Displaced(atoms.copy(), object(), **options)  # type: ignore[no-untyped-call]
-        loop.cache = Memory()
-        loop.run()
-        forces.finish()
+        if displacements == "phonopy":
+            _ask_by_symmetry(plain, asked)
+        else:
+            _ask_as_ase(plain, asked, options)
     plain.read(**read)
     found: Phonons = plain
     return found
+
+
+def _ask_as_ase(phonons: Any, asked: Asking, options: dict[str, Any]) -> None:
+    """Fill the cache with the forces of ASE's displacements."""
+    from ase.phonons import Phonons
+
+    forces = _Forces(asked, phonons.cache)
+
+    class Displaced(Phonons):
+        """ASE's loop over the displacements; what it would compute is asked for."""
+
+        def calculate(self, atoms_N: Atoms, disp: Any) -> dict[str, Any]:  # noqa: N803
+            forces.put(disp.name, atoms_N)
+            return {}
+
+    # `run` wants to see a calculator, and asks it nothing.
+    loop: Any = Displaced(phonons.atoms, object(), **options)  # type: ignore[no-untyped-call]
+    loop.cache = Memory()
+    loop.run()
+    forces.finish()
+
+
+def _ask_by_symmetry(phonons: Any, asked: Asking) -> None:
+    """Fill the cache with what ASE's displacements would cause, by force constants of phonopy's."""
+    symmetric = Symmetric(phonons.atoms, phonons.supercell, phonons.delta)
+    forces = _Forces(asked, Memory())
+    symmetric.ask(forces.put)
+    forces.finish()
+    constants = symmetric.force_constants(lambda key: forces.cache[key]["forces"])
+    first = len(phonons.atoms) * phonons.offset
+    for atom in phonons.indices:
+        for axis, letter in enumerate("xyz"):
+            for sign, mark in ((1, "+"), (-1, "-")):
+                with phonons.cache.lock(f"{atom}{letter}{mark}") as handle:
+                    change = sign * phonons.delta * constants[first + atom, :, axis]
+                    handle.save({"forces": -change})
+    phonons.phonopy = symmetric.phonopy
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> None:
