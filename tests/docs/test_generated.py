@@ -48,7 +48,7 @@ def test_every_setting_is_listed(generate: ModuleType) -> None:
 
 def test_every_command_is_listed(generate: ModuleType) -> None:
     text = generate.commands()
-    commands = ("broker", "worker", "list", "status", "shutdown", "run", "tunnel")
+    commands = ("broker", "worker", "list", "status", "shutdown", "run", "tunnel", "verify")
     for command in (*commands, "manager", "up", "reload", "logs", "env build", "env check"):
         assert f"\n## aserpc {command}\n" in f"\n{text}"
     for option in ("--queue-timeout", "--allow-mixed", "--idle-timeout", "--workdir", "--gpus"):
