@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from aserpc.client import blocking
 from chaos.faults import ALL, LASTING, Chaos
 from chaos.house import PATIENCE, House, UnwellError, descriptors, resident
 from chaos.verdict import complaints, summary
@@ -45,6 +46,8 @@ def lasting(house: House) -> dict[str, Process]:
 
 def measured(house: House) -> dict[str, tuple[int, Counter[str]]]:
     """Return their memory, and their descriptors once no connection is made or closed any more."""
+    # Of this process's own questions; how many they take depends on which have been asked.
+    blocking.pool().close()
     processes = lasting(house)
     samples: list[dict[str, Counter[str]]] = []
 
