@@ -87,6 +87,8 @@ class Connection:
 
         libzmq does not try again then; `renew` does.
         """
+        if self._monitor is None:
+            return None
         self._read()
         if self._failed != zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return None
@@ -94,6 +96,8 @@ class Connection:
 
     def renew(self) -> None:
         """Connect again if the connection was refused: the key may be allowed by now."""
+        if self._monitor is None:
+            return
         self._read()
         if self._failed == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._failed = None

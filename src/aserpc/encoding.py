@@ -60,6 +60,8 @@ class _Encoder:
         self.large: list[Buffer] = []
 
     def default(self, value: object) -> object:
+        if type(value) is np.ndarray:
+            return self._array(value, 0)
         if isinstance(value, np.ndarray):
             if isinstance(value, np.ma.MaskedArray):
                 msg = "with a mask has no form on the wire"

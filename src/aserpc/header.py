@@ -21,7 +21,7 @@ from aserpc.messages import (
     Message,
     Reject,
 )
-from aserpc.nesting import check_depth, check_lengths
+from aserpc.nesting import SHORT, check_depth, check_lengths
 
 #: The largest header that the broker reads, and that others read, in bytes. What the broker packs
 #: again may grow (a float of 4 bytes has 8 then), and its status lists all workers.
@@ -90,13 +90,10 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
     ProtocolError
         If it is no message, or not one that this peer may send.
     """
-    to_broker = expected is FROM_CLIENT or expected is FROM_WORKER
-    limit = MAX_HEADER_SIZE if to_broker else MAX_BROKER_HEADER_SIZE
-    if len(frame) > limit:
-        msg = f"a header of {len(frame)} bytes; the limit is {limit}"
-        raise ProtocolError(msg)
     try:
-        check_lengths(frame)
+        if len(frame) > SHORT:
+            _check_size(frame, expected)
+            check_lengths(frame)
         header = msgpack.unpackb(frame, strict_map_key=False)
     except ProtocolError:
         raise
@@ -128,6 +125,14 @@ def unpack_header(frame: Buffer, expected: tuple[type[Message], ...]) -> Message
     message = message_type(*values)
     message.check()
     return message
+
+
+def _check_size(frame: Buffer, expected: tuple[type[Message], ...]) -> None:
+    to_broker = expected is FROM_CLIENT or expected is FROM_WORKER
+    limit = MAX_HEADER_SIZE if to_broker else MAX_BROKER_HEADER_SIZE
+    if len(frame) > limit:
+        msg = f"a header of {len(frame)} bytes; the limit is {limit}"
+        raise ProtocolError(msg)
 
 
 def _check_types(kind: str, types: tuple[type, ...]) -> None:

@@ -13,7 +13,7 @@ from aserpc.errors import ProtocolError
 MAX_VALUES = 1 << 22
 
 #: What no claim in it can make large: msgpack takes up to 8 bytes for each of these, 1024 times.
-_SHORT = 1024
+SHORT = 1024
 
 #: How deep lists and maps may nest. msgpack unpacks 1024 levels, but packs fewer, and Python
 #: compares and shows fewer.
@@ -26,7 +26,7 @@ def check_lengths(packed: bytes | memoryview) -> None:
     msgpack may allocate them as long as they claim to be, a thousand nested ones too. Whatever
     else msgpack finds wrong is left to it, or raised as it does.
     """
-    if len(packed) <= _SHORT:
+    if len(packed) <= SHORT:
         return
     unpacker = msgpack.Unpacker(None, max_buffer_size=len(packed))
     unpacker.feed(packed)

@@ -111,6 +111,8 @@ class PackedAtoms:
 
     def owned(self) -> PackedAtoms:
         """Return the same with copies of all that is a view of somebody's array."""
+        if len(self.key) == 1 and len(self.rest) <= 1:
+            return self  # no large arrays
         return PackedAtoms(_own(self.key), _own(self.rest), self.left_out)
 
     def digest(self) -> bytes:
@@ -239,7 +241,7 @@ def unpack_atoms(packed: PackedAtoms) -> Atoms:
     atoms.arrays = arrays
     atoms.info = info
     atoms.cell.array[:] = np.frombuffer(cell, "<f8").reshape(3, 3)
-    atoms.pbc[:] = [flag != 0 for flag in pbc]
+    atoms.pbc[:] = np.frombuffer(pbc, np.uint8)
     if displacement is not None:
         atoms.set_celldisp(displacement)
     if constraints:
@@ -331,7 +333,7 @@ def _to_numpy(value: Any) -> object:
 def unpack_results(frames: Sequence[Buffer]) -> dict[str, Any]:
     """Return results, with writable arrays; raise `ProtocolError` if the frames are none."""
     results = unpack(frames)
-    if type(results) is not dict or not all(type(key) is str for key in results):
+    if type(results) is not dict or {*map(type, results)} - {str}:
         msg = "results are a dict with names as keys"
         raise ProtocolError(msg)
     return results

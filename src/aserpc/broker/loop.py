@@ -7,7 +7,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -353,25 +352,24 @@ class Broker:
         return reason
 
     def _perform(self, effects: list[Effect], now: float) -> None:
-        todo = deque(effects)
-        while todo:
-            effect = todo.popleft()
-            frames = [pack_header(effect.message), *effect.payload]
+        for effect in effects:
+            message = effect.message
+            frames = [pack_header(message), *effect.payload]
             if isinstance(effect, ToClient):
-                answer = effect.message if isinstance(effect.message, Answer) else None
-                key = answer.key if answer is not None and answer.part is None else None
+                key = message.key if isinstance(message, Answer) and message.part is None else None
                 self._outbox.send(effect.peer, frames, now, key)
                 continue
             try:
                 self._back.send(effect.peer, frames)
             except zmq.ZMQError as error:
                 logger.debug("a worker can't be reached: %s", error)
-                todo += self._state.unreachable(effect.peer, effect.message, now)
+                effects += self._state.unreachable(effect.peer, message, now)  # done here, too
 
     def _save_roster(self, now: float) -> None:
         self._note_roster()
-        self._roster.save(lambda: self._state.roster(now), now)
-        self._note_roster()  # some of it may soon be another
+        if self._roster.is_due(now):
+            self._roster.save(self._state.roster(now), now)
+            self._note_roster()  # some of it may soon be another
 
     def _note_roster(self) -> None:
         if self._state.roster_changed:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aserpc.broker.queues import SessionQueue
+from aserpc.broker.queues import Turns
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import Buffer, Request, RequestKey
 from aserpc.timers import Timer
@@ -111,8 +111,10 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether it can be sent another request."""
+        if len(self.jobs) >= self.capacity:
+            return False
         first = next(iter(self.jobs.values()), None)
-        return len(self.jobs) < self.capacity and not (first is not None and first.alone)
+        return first is None or not first.alone
 
     @property
     def spawn_id(self) -> str | None:
@@ -254,21 +256,15 @@ class Calculator:
         self.demand_at = float("-inf")
         #: How many requests wait for a worker.
         self.queued = 0
-        self._queues: OrderedDict[bytes, SessionQueue] = OrderedDict()
+        self._turns = Turns()
         self._affinity: OrderedDict[bytes, bytes] = OrderedDict()
 
     def enqueue(self, job: Job, *, first: bool = False) -> None:
         """Queue a job; `first`: before its session's others, which takes the next turn."""
-        session = job.request.session
         if job.request.op == "describe":
             self.descriptions[job.key] = job
             return
-        queue = self._queues.get(session)
-        if queue is None:
-            queue = self._queues[session] = SessionQueue()
-        queue.put(job, first=first)
-        if first:
-            self._queues.move_to_end(session, last=False)
+        self._turns.put(job, first=first)
         self.queued += 1
 
     def can_dispatch(self) -> bool:
@@ -279,30 +275,23 @@ class Calculator:
         return bool(self.partial) and not self._first().alone
 
     def _first(self) -> Job:
-        return next(iter(self._queues.values())).first()
+        return self._turns.first()
 
     def next_job(self) -> Job:
         """Take the job whose turn it is; some job must wait."""
-        session, queue = self._queues.popitem(last=False)
-        job = queue.pop()
-        if queue:
-            self._queues[session] = queue  # the others come first
         self.queued -= 1
-        return job
+        return self._turns.pop()
 
     def remove(self, job: Job) -> None:
         """Take a job out of the queue."""
         if self.descriptions.pop(job.key, None) is not None:
             return
-        queue = self._queues[job.request.session]
-        queue.remove(job)
-        if not queue:
-            del self._queues[job.request.session]
+        self._turns.remove(job)
         self.queued -= 1
 
     def waiting(self) -> list[Job]:
         """Return all jobs that wait, in order within their session."""
-        jobs = [job for queue in self._queues.values() for job in queue]
+        jobs = [job for queue in self._turns for job in queue]
         return jobs + list(self.descriptions.values())
 
     def free_worker(self, session: bytes) -> Worker:

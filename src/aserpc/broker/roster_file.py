@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from aserpc import socket_folder
@@ -49,11 +48,13 @@ class RosterFile:
         if self.due is None:
             self.due = self._next
 
-    def save(self, roster: Callable[[], Roster], now: float) -> None:
-        """Write it if it is due and not so already."""
-        if self.due is None or now < self.due:
-            return
-        packed = pack_roster(roster())
+    def is_due(self, now: float) -> bool:
+        """Whether it is to be looked at now."""
+        return self.due is not None and now >= self.due
+
+    def save(self, roster: Roster, now: float) -> None:
+        """Write it if it is not so already."""
+        packed = pack_roster(roster)
         try:
             if packed != self._saved:
                 socket_folder.write_private(self.path, packed)

@@ -100,7 +100,9 @@ class BrokerState(Restart):
         elif peer not in self.managers and (owner := self._owner(peer)) is not None:
             self._is_robbed(owner, now)
             return self._take()
-        if isinstance(message, Hello):
+        if worker is not None and isinstance(message, Answer):
+            self._answer(worker, message, payload, now)
+        elif isinstance(message, Hello):
             self._hello(peer, message, now)
         elif isinstance(message, Ready):
             self._ready(peer, message, now)
@@ -114,8 +116,6 @@ class BrokerState(Restart):
             if isinstance(message, Answer) and peer not in self._given_up:
                 self._late_answer(None, message, payload, now)
             self._to_worker(peer, Dismiss() if leaves else Unknown())
-        elif isinstance(message, Answer):
-            self._answer(worker, message, payload, now)
         elif isinstance(message, Heartbeat):
             self._heartbeat(worker)
         elif isinstance(message, Leave):

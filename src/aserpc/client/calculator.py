@@ -254,7 +254,8 @@ class RemoteCalculator(Calculator):
         """Take a system to be calculated, if it can be; return it in memory of its own."""
         if not self.allow_nonfinite:
             check_system(atoms)
-        warn_left_out(packed.left_out, self._warned)
+        if packed.left_out:
+            warn_left_out(packed.left_out, self._warned)
         return packed.owned()
 
     def _set(self, atoms: Atoms, known: _Calculated) -> _Calculated:

@@ -29,7 +29,7 @@ def is_finite(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, _NUMPY) and value.dtype.kind in "fc":
-        return bool(np.count_nonzero(np.isfinite(value)) == value.size)
+        return b"\0" not in np.isfinite(value).tobytes()  # faster than all()
     return cmath.isfinite(value) if isinstance(value, complex) else True
 
 

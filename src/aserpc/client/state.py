@@ -151,8 +151,8 @@ class ClientState:
             self._asked_at = None
         ends_at = now + deadline if deadline is not None else float("inf")
         pending = Pending(request, payload, timeout, ends_at, now, now, pinged=self._last_ping)
-        self.pending[request.key] = pending
-        self._by_timeout.setdefault(timeout, OrderedDict())[request.key] = pending
+        self.pending[key := request.key] = pending
+        self._by_timeout.setdefault(timeout, OrderedDict())[key] = pending
         if deadline is not None:
             pending.timer = self._deadlines.at(ends_at, self._deadline_passed, pending)
         if self._arrived:
@@ -227,17 +227,18 @@ class ClientState:
     # ---- steps -----------------------------------------------------------------------------------
 
     def _answer(self, answer: Answer, payload: list[Buffer], now: float) -> list[Effect]:
-        pending = self.pending.get(answer.key)
+        key = answer.key
+        pending = self.pending.get(key)
         if answer.part is None:
-            self._arrived.append(answer.key)
+            self._arrived.append(key)
         if pending is None:
             return []  # late: nobody waits for it any more
         if answer.part is not None:
             pending.heard_at = now
-            self.pending.move_to_end(answer.key)
+            self.pending.move_to_end(key)
             return []
-        self._remove(answer.key)
-        return [Resolve(answer.key, answer, payload, None)]
+        self._remove(key)
+        return [Resolve(key, answer, payload, None)]
 
     def _received(self) -> list[Any]:
         """Return what `Request.received` says of the answers that have arrived."""
@@ -301,7 +302,8 @@ class ClientState:
             del group[key]
             if not group:
                 del self._by_timeout[pending.timeout]
-            self._deadlines.cancel(pending.timer)
+            if pending.timer is not None:
+                self._deadlines.cancel(pending.timer)
         return pending
 
     def _deadline_passed(self, pending: Pending, now: float) -> None:  # noqa: ARG002

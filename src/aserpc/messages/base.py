@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 
 import msgpack
@@ -48,6 +49,7 @@ class Reject(Message):
     reason: str
 
 
+@lru_cache(maxsize=256)  # the same few in every request
 def check_name(name: str) -> None:
     """Refuse what is no name of a calculator."""
     if not name or not name.isprintable() or len(name.encode()) > MAX_NAME_SIZE:

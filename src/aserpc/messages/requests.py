@@ -64,9 +64,10 @@ class Request(Message):
         if self.deadline != self.deadline:
             msg = "a deadline that is no number"
             raise ProtocolError(msg)
-        if not all(isinstance(name, str) for name in self.properties):
-            msg = "properties are names"
-            raise ProtocolError(msg)
+        for name in self.properties:
+            if not isinstance(name, str):
+                msg = "properties are names"
+                raise ProtocolError(msg)
         if self.received:
             check_received(self.received)
 
