@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         shutdown_workers,
     )
     from aserpc.committee import CommitteeCalculator
+    from aserpc.local_client import LocalClient, local
     from aserpc.manager import Manager
     from aserpc.spawn import SpawnConfig
     from aserpc.worker import Worker
@@ -27,12 +28,14 @@ _HOMES = {
     "Broker": "aserpc.broker",
     "Client": "aserpc.client",
     "CommitteeCalculator": "aserpc.committee",
+    "LocalClient": "aserpc.local_client",
     "Manager": "aserpc.manager",
     "RemoteCalculator": "aserpc.client",
     "SpawnConfig": "aserpc.spawn",
     "Worker": "aserpc.worker",
     "broker_status": "aserpc.client",
     "list_calculators": "aserpc.client",
+    "local": "aserpc.local_client",
     "shutdown_workers": "aserpc.client",
 }
 
@@ -40,6 +43,7 @@ __all__ = [
     "Broker",
     "Client",
     "CommitteeCalculator",
+    "LocalClient",
     "Manager",
     "RemoteCalculator",
     "SpawnConfig",
@@ -47,6 +51,7 @@ __all__ = [
     "__version__",
     "broker_status",
     "list_calculators",
+    "local",
     "shutdown_workers",
 ]
 __all__ += _errors.__all__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
 import signal
@@ -11,22 +10,24 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ase import Atoms
-from ase.calculators.calculator import all_properties
-from ase.calculators.singlepoint import SinglePointCalculator
-
 from aserpc.cli.console import complain, print_table
+from aserpc.cli.structures import Structure, check_output, read_structures
 from aserpc.client import Client, RemoteCalculator, Results, broker_status, list_calculators
-from aserpc.errors import AserpcError, LeftOutWarning, SettingsError, WorkerFailedError
+from aserpc.errors import (
+    AserpcError,
+    LeftOutWarning,
+    RegistryError,
+    SettingsError,
+    WorkerFailedError,
+)
 from aserpc.importing import check_reference
-from aserpc.local import LocalService
+from aserpc.local_service import LocalService, command_config, mistake
 from aserpc.registry import resolve
 
 #: Structures that are on their way at a time.
@@ -55,45 +56,6 @@ class Job:
     allow_nonfinite: bool = False
 
 
-@dataclass
-class Structure:
-    """A structure, where it is from and what has become of it."""
-
-    file: Path
-    number: int
-    atoms: Atoms
-    #: None: not done yet; empty: it went well.
-    error: str | None = None
-    converged: bool | None = None
-    steps: int = 0
-    seconds: float = 0.0
-    energy: float | None = None
-    max_force: float | None = None
-    results: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """What the table calls it."""
-        return f"{self.file}@{self.number}"
-
-    @property
-    def formula(self) -> str:
-        """Its chemical formula."""
-        return str(self.atoms.get_chemical_formula())
-
-    def done(self, calculator: str, results: dict[str, Any]) -> None:
-        """Take its results."""
-        standard = {k: v for k, v in results.items() if k in all_properties and v is not None}
-        self.atoms.calc = SinglePointCalculator(self.atoms, **standard)
-        self.atoms.calc.name = calculator
-        self.error = ""
-        if "energy" in standard:
-            self.energy = float(standard["energy"])
-        if "forces" in standard and len(self.atoms):
-            forces = self.atoms.get_forces()  # with the constraints applied
-            self.max_force = float(np.linalg.norm(forces, axis=1).max())
-
-
 def run_job(job: Job) -> int:
     """Do it, and return the exit code: 0, or 1 if a structure failed.
 
@@ -105,7 +67,7 @@ def run_job(job: Job) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as on Ctrl-C
     # ASE's readers leave objects in `info`, such as a CIF's Spacegroup, that nobody put there.
     warnings.simplefilter("ignore", LeftOutWarning)
-    structures = read_structures(job)
+    structures = read_structures(job.files, job.index)
     if job.output is not None:
         check_output(job.output, len(structures))
     why, interrupted = "", False
@@ -117,12 +79,13 @@ def run_job(job: Job) -> int:
             name = entry.name
             if isinstance(entry.factory, str):
                 check_reference(entry.factory, Path.cwd())
-            arguments = [job.calculator]
+            arguments = []
             if job.registry is not None:
                 arguments += ["--registry", job.registry]
             if job.kwargs is not None:
                 arguments += ["--kwargs", json.dumps(job.kwargs)]
-            service = stack.enter_context(LocalService(name, arguments, job.workers))
+            config = command_config(name, [*arguments, "--", job.calculator], job.workers)
+            service = stack.enter_context(LocalService({name: config}))
             address, threads = service.address, job.workers
         else:
             threads = list_calculators(address).get(name, 1)
@@ -135,12 +98,11 @@ def run_job(job: Job) -> int:
             why, interrupted = "interrupted", True
         except WorkerFailedError as error:
             why = str(error)
-        none = not any(structure.error == "" for structure in structures)
-        if service is not None and none and (why or job.relax):
-            service.check_mistake()
     for structure in structures:
         if structure.error is None:
             structure.error = why
+    if service is not None and (wrong := _mistake(structures)):
+        raise wrong
     _print(job, structures)
     _write(job, structures)
     failed = [structure for structure in structures if structure.error]
@@ -151,61 +113,12 @@ def run_job(job: Job) -> int:
     return 1 if failed else 0
 
 
-def read_structures(job: Job) -> list[Structure]:
-    """Read all structures of the files."""
-    structures: list[Structure] = []
-    for file in job.files:
-        try:
-            numbers, images = _read(file, job.index)
-        except FileNotFoundError:
-            raise SettingsError(f"there is no file {file}") from None
-        except Exception as error:  # noqa: BLE001 -- ASE's readers raise what they like
-            what = f"{type(error).__name__}: {error}"
-            raise SettingsError(f"cannot read {job.index!r} of {file}: {what}") from None
-        if not images:
-            raise SettingsError(f"{file} has no structures at index {job.index!r}")
-        structures += map(Structure, itertools.repeat(file), numbers, images)
-    return structures
-
-
-def _read(file: Path, index: str) -> tuple[Iterable[int], list[Atoms]]:
-    """Return structures of a file and their numbers there."""
-    from ase.io import read
-    from ase.utils import string2index
-
-    def images(index: str | slice) -> list[Atoms]:
-        found = read(file, index=index)
-        return found if isinstance(found, list) else [found]
-
-    chosen = string2index(index)
-    if isinstance(chosen, int):
-        chosen = slice(chosen, chosen + 1 or None)
-    if isinstance(chosen, str):  # a query of a database
-        return itertools.count(), images(chosen)
-    start, step = chosen.start or 0, chosen.step or 1
-    if min(start, chosen.stop or 0, step) < 0:  # counted from the end
-        every = images(":")
-        return range(len(every))[chosen], every[chosen]
-    return itertools.count(start, step), images(chosen)
-
-
-def check_output(path: Path, number: int) -> None:
-    """See that the results can be written, before they are computed."""
-    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
-
-    try:
-        ioformat = get_ioformat(filetype(path, read=False))
-    except UnknownFileTypeError:
-        raise SettingsError(f"{path} has no ending that ASE knows, such as .extxyz") from None
-    if not ioformat.can_write:
-        raise SettingsError(f"ASE reads the format of {path} ({ioformat.name}), but can't write it")
-    if ioformat.single and number > 1:
-        raise SettingsError(
-            f"the format of {path} ({ioformat.name}) holds one structure, and there are {number}; "
-            "use .extxyz or .traj"
-        )
-    if not path.parent.is_dir():
-        raise SettingsError(f"the folder of {path} does not exist")
+def _mistake(structures: list[Structure]) -> RegistryError | None:
+    """Return what was wrong with the command, if that is why nothing could be computed."""
+    if any(structure.error == "" for structure in structures):
+        return None
+    found = (mistake(structure.error or "") for structure in structures)
+    return next(filter(None, found), None)
 
 
 def _evaluated(
@@ -306,8 +219,6 @@ def _finished(
     while not (finished := wait(waiting, CHECK_INTERVAL, FIRST_COMPLETED).done):
         if service is not None:
             service.check()
-    if service is not None:
-        service.progressed()
     return finished
 
 

@@ -1,0 +1,74 @@
+"""The process of a private broker and manager: ends when the one that began it does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import sys
+import threading
+from typing import Any
+
+from aserpc.broker import Broker
+from aserpc.errors import AserpcError
+from aserpc.manager import Manager
+from aserpc.serving import stop_on_signals
+from aserpc.spawn import SpawnConfig
+
+#: How often it is looked whether the parent lives, s: a fork of it may hold our pipe open.
+LOOK_INTERVAL = 1.0
+
+
+def main() -> None:
+    """Serve what the first line of standard input says, until standard input ends.
+
+    The folder that is the argument is removed then.
+    """
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        line = sys.stdin.readline()
+        if line:  # else the parent was killed at once
+            _serve(json.loads(line))
+    finally:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
+
+
+def _serve(spec: dict[str, Any]) -> None:
+    broker = Broker(spec["frontend"], spec["backend"])
+    configs = {name: SpawnConfig(**config) for name, config in spec["configs"].items()}
+    manager = Manager(configs, spec["backend"])
+    failed: list[AserpcError] = []
+
+    def serve_broker() -> None:
+        try:
+            broker.serve()
+        except AserpcError as error:
+            failed.append(error)
+
+    def follow_parent() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print("serving", flush=True)
+        _wait_for_the_end(spec["parent"])
+        manager.stop()
+
+    thread = threading.Thread(target=serve_broker, name="aserpc broker", daemon=True)
+    thread.start()
+    while not broker.serving.wait(0.05):
+        if failed:
+            raise failed[0]
+    threading.Thread(target=follow_parent, name="aserpc parent", daemon=True).start()
+    with stop_on_signals(manager.stop, manager.waker):
+        manager.serve()
+    broker.stop()
+    thread.join()
+
+
+def _wait_for_the_end(parent: int) -> None:
+    stdin = sys.stdin.fileno()
+    while os.getppid() == parent:
+        readable, _, _ = select.select([stdin], [], [], LOOK_INTERVAL)
+        if readable and not os.read(stdin, 1):
+            return
