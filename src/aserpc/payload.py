@@ -9,6 +9,9 @@ and the rest, absent where there is nothing in it, what a result doesn't depend 
 
     [momenta or None, constraints as {name, kwargs}]
 
+``info["key_value_pairs"]`` does not travel: it is what ase.db and genetic algorithms write down of a
+structure, scores among it, when its results are known.
+
 Results are a dict.
 """
 
@@ -50,6 +53,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _NO_DISPLACEMENT = bytes(3 * 8)
+_RECORDS = "key_value_pairs"
 #: Frames are compared piecewise: two that differ early cost little, and the pieces fit the cache.
 _PIECE = 1 << 18
 
@@ -156,12 +160,15 @@ def pack_atoms(atoms: Atoms) -> PackedAtoms:
     if displacement.shape == (3, 1) and displacement.tobytes() == _NO_DISPLACEMENT:
         displacement = None
     head = [atoms.cell.array.astype("<f8", copy=False).tobytes(), atoms.pbc.tobytes(), displacement]
-    key = attempt([*head, arrays, atoms.info])
+    info = atoms.info
+    if _RECORDS in info:
+        info = {name: value for name, value in info.items() if name != _RECORDS}
+    key = attempt([*head, arrays, info])
     if key is None:
         arrays, names = encodable(arrays)
         for name in names:
             _leave_out(name, left_out)
-        info, names = encodable(atoms.info)
+        info, names = encodable(info)
         left_out += [f"info[{name!r}]" for name in names]
         key = pack([*head, arrays, info], "atoms")
 

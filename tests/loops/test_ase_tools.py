@@ -172,6 +172,18 @@ def test_files_are_the_same(remote: Make, tmp_path: Path) -> None:
     assert len(here[1]) == 6
 
 
+def test_a_score_that_is_written_down_leaves_the_results(remote: Make, tmp_path: Path) -> None:
+    # As ase-ga has it: the score is in what the database is given with the structure.
+    atoms = cluster()
+    atoms.calc = remote()
+    score = -atoms.get_potential_energy()
+    atoms.info["key_value_pairs"] = {"raw_score": score}
+    with connect(tmp_path / "it.db") as database:
+        database.write(atoms, key_value_pairs=atoms.info["key_value_pairs"])
+        row = database.get(raw_score=score)
+        assert row.toatoms().get_potential_energy() == -score
+
+
 def test_the_images_of_a_band_are_computed_by_as_many_workers_as_there_are(
     service: Service, record_property: Callable[[str, object], None]
 ) -> None:

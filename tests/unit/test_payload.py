@@ -214,6 +214,17 @@ def test_momenta_and_constraints_are_not_in_the_key() -> None:
     assert after.digest() == before.digest()
 
 
+def test_what_a_database_keeps_of_a_structure_is_not_sent() -> None:
+    atoms = molecule("H2O", info={"charge": 1})
+    before = pack_atoms(atoms)
+    atoms.info["key_value_pairs"] = {"raw_score": 1.0, "of no form": object()}
+    packed = pack_atoms(atoms)
+    assert packed.same_key(before)
+    assert packed.left_out == ()
+    assert unpack_atoms(packed).info == {"charge": 1}
+    assert "raw_score" in atoms.info["key_value_pairs"]
+
+
 def test_owned_frames_do_not_follow_the_arrays() -> None:
     atoms = many()
     atoms.set_momenta(np.zeros((LARGE, 3)))
