@@ -102,9 +102,9 @@ def _check_groups(calculator: Calculator, members: list[Worker]) -> None:
 
 
 def _check_waiting(calculator: Calculator) -> None:
-    queues = calculator._queues
-    assert all(queues.values()), "an empty queue is kept"
-    assert calculator.queued == sum(map(len, queues.values()))
+    queues = [*calculator._turns]
+    assert all(queues), "an empty queue is kept"
+    assert calculator.queued == sum(map(len, queues))
     if calculator.queued:
         assert not calculator.idle, "a worker idles while a request waits"
         is_blocked = calculator._first().alone

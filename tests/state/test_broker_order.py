@@ -39,6 +39,50 @@ def test_sessions_take_turns(house: House) -> None:
     assert drain(house) == [("a", 0), ("a", 1), ("b", 0), ("c", 0), ("a", 2), ("b", 1)]
 
 
+def turn(house: House) -> str:
+    """Have the worker answer what it computes; return whose that was."""
+    (key,) = house.given(b"w")
+    house.answer(b"w", key)
+    return key[0].decode().rstrip(".")
+
+
+def test_one_request_beside_many_waits_for_what_is_computed(house: House) -> None:
+    house.serve(b"w")
+    for number in range(8):
+        house.ask(number, "many")
+    assert turn(house) == "many"
+    for number in range(3):
+        # It comes while one of the many is computed, each time.
+        house.ask(number, "one")
+        assert [turn(house), turn(house)] == ["many", "one"]
+
+
+def test_new_sessions_do_not_keep_one_with_many_waiting(house: House) -> None:
+    house.serve(b"w")
+    for number in range(8):
+        house.ask(number, "many")
+    assert turn(house) == "many"
+    for number in range(3):
+        house.ask(number, f"new {number}")
+        assert [turn(house), turn(house)] == ["many", f"new {number}"]
+    for number in range(3, 6):
+        house.ask(number, f"new {number}")
+    assert [turn(house) for _ in range(6)] == ["many", "new 3", "new 4", "new 5", "many", "many"]
+
+
+def test_two_with_many_and_one_between_them(house: House) -> None:
+    house.serve(b"w")
+    for who, number in [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)]:
+        house.ask(number, who)
+    (key,) = house.given(b"w")
+    house.answer(b"w", key)
+    house.ask(0, "c")
+    assert drain(house) == [
+        *[("a", 1), ("b", 0)],  # theirs is this round's turn
+        *[("c", 0), ("a", 2), ("b", 1), ("b", 2)],
+    ]
+
+
 def test_a_session_that_comes_back_takes_the_last_turn(house: House) -> None:
     house.serve(b"w")
     for who in "abc":
