@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,14 @@ def test_later_seeds_extend_an_ensemble(client: Client) -> None:
         run([3]) + parts
     with pytest.raises(ValueError, match="of other steps"):
         parts + ensemble(cluster(), dynamics, [9], "lj", client=client, steps=5)
+
+
+def test_an_ensemble_can_be_kept(client: Client) -> None:
+    found = ensemble(cluster(), dynamics, [3], "lj", client=client, steps=2)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.seeds == [3]
+    assert np.array_equal(again["energy"], found["energy"])
+    assert len(again + ensemble(cluster(), dynamics, [4], "lj", client=client, steps=2)) == 3
 
 
 def test_own_observables(client: Client) -> None:

@@ -7,7 +7,7 @@ failure is raised; with ``NEB(parallel=True)`` it would be lost in its thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ase import Atoms
@@ -30,8 +30,9 @@ class Band(list[Atoms]):
         The steps of its optimizer.
     """
 
-    converged: bool
-    steps: int
+    def __init__(self, images: Iterable[Atoms], converged: bool, steps: int) -> None:
+        super().__init__(images)
+        self.converged, self.steps = converged, steps
 
 
 class ImageCalculator(FutureCalculator):
@@ -123,18 +124,17 @@ def neb(
         if name in options:
             raise TypeError(f"{name} is not for aserpc.parallel.neb: each image is asked for alone")
     with asking(given, calculator, client) as asked:
-        band = Band(image.copy() for image in given)
+        band = [image.copy() for image in given]
         for image in band:
             image.calc = ImageCalculator(asked, band)
         optimizing = make(NEB(band, method=method, **options), logfile=None)
-        band.converged = bool(optimizing.run(fmax=fmax, **limit))
-        band.steps = optimizing.nsteps
+        converged = bool(optimizing.run(fmax=fmax, **limit))
         for image in band:
             image.get_forces()
             image.get_potential_energy()
         for image in band:
             with_results(image, asked.name, image.calc.results)
-    return band
+    return Band(band, converged, optimizing.nsteps)
 
 
 def _check_images(images: list[Atoms]) -> None:

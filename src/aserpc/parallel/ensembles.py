@@ -43,9 +43,15 @@ class Ensemble(dict[str, Array]):
         The last structure of each trajectory, with momenta and results.
     """
 
-    seeds: list[int]
-    steps: Array
-    atoms: list[Atoms]
+    def __init__(
+        self,
+        observables: Mapping[str, Array],
+        seeds: Iterable[int],
+        steps: Array,
+        atoms: Iterable[Atoms],
+    ) -> None:
+        super().__init__(observables)
+        self.seeds, self.steps, self.atoms = list(seeds), steps, list(atoms)
 
     def __add__(self, other: Ensemble) -> Ensemble:
         if not isinstance(other, Ensemble):
@@ -54,11 +60,9 @@ class Ensemble(dict[str, Array]):
             raise ValueError("the ensembles are of other observables, or of other steps")
         if both := sorted({*self.seeds} & {*other.seeds}):
             raise ValueError(f"both ensembles have the seeds {both}")
-        total = Ensemble({name: np.concatenate([self[name], other[name]]) for name in self})
-        total.seeds = self.seeds + other.seeds
-        total.steps = self.steps
-        total.atoms = self.atoms + other.atoms
-        return total
+        both_arrays = {name: np.concatenate([self[name], other[name]]) for name in self}
+        seeds, atoms = self.seeds + other.seeds, self.atoms + other.atoms
+        return Ensemble(both_arrays, seeds, self.steps, atoms)
 
 
 def ensemble(
@@ -158,9 +162,5 @@ def _gathered(
     _, steps, records = ends[0]
     if any(frames != steps for _, frames, _ in ends):
         raise ValueError("the trajectories have frames at other steps: they can't be one array")
-    found = Ensemble(
-        {name: np.array([end_records[name] for _, _, end_records in ends]) for name in records}
-    )
-    found.seeds, found.steps = seeds, np.array(steps)
-    found.atoms = [atoms for atoms, _, _ in ends]
-    return found
+    arrays = {name: np.array([values[name] for _, _, values in ends]) for name in records}
+    return Ensemble(arrays, seeds, np.array(steps), [atoms for atoms, _, _ in ends])

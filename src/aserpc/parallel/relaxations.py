@@ -9,7 +9,7 @@ Ctrl-C, what the others wait for is cancelled and they end at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ase import Atoms
@@ -30,8 +30,11 @@ class Relaxed(list[Any]):
         Of each, the steps of its optimizer.
     """
 
-    converged: list[bool]
-    steps: list[int]
+    def __init__(
+        self, ends: Iterable[Any], converged: Iterable[bool], steps: Iterable[int]
+    ) -> None:
+        super().__init__(ends)
+        self.converged, self.steps = list(converged), list(steps)
 
 
 def relax(
@@ -99,10 +102,9 @@ def relax(
             return with_results(atoms, asked.name, calc.results), bool(converged), optimizing.nsteps
 
         ends = in_threads(asked, one, structures, at_once, return_exceptions=return_exceptions)
-    relaxed = Relaxed(end if isinstance(end, Exception) else end[0] for end in ends)
-    relaxed.converged = [not isinstance(end, Exception) and end[1] for end in ends]
-    relaxed.steps = [0 if isinstance(end, Exception) else end[2] for end in ends]
-    return relaxed
+    failed = (False, 0)
+    told = [(end, *failed) if isinstance(end, Exception) else end for end in ends]
+    return Relaxed(*zip(*told, strict=True))
 
 
 def step_limit(steps: int | None) -> dict[str, int]:
