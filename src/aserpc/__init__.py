@@ -11,6 +11,7 @@ from aserpc.errors import *  # noqa: F403 -- every error, as errors.__all__ list
 if TYPE_CHECKING:
     from aserpc.broker import Broker
     from aserpc.client import (
+        AsyncClient,
         Client,
         RemoteCalculator,
         broker_status,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __version__: str
 _HOMES = {
+    "AsyncClient": "aserpc.client",
     "Broker": "aserpc.broker",
     "Client": "aserpc.client",
     "CommitteeCalculator": "aserpc.committee",
@@ -40,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Broker",
     "Client",
     "CommitteeCalculator",

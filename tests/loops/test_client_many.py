@@ -348,3 +348,16 @@ def test_a_clients_calculators_ask_the_same_broker_as_it_does(service: Service) 
     assert calculator.broker == client.broker
     assert (calculator.timeout, calculator.retries) == (7000, 2)
     assert calculator.allow_nonfinite
+
+
+# ---- progress ------------------------------------------------------------------------------------
+
+
+def test_a_map_shows_how_far_it_is(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    list(client.map("spring", [atom(x) for x in range(7)], progress=True))
+    client.evaluate("spring", map(atom, range(9)), progress=True)
+    shown = capsys.readouterr()
+    assert "7/7" in shown.err
+    assert "9/?" in shown.err
+    assert "spring" in shown.err
+    assert shown.out == ""

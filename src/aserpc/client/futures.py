@@ -255,7 +255,7 @@ class Client:
         iterator of dict
             The results of each structure, see `submit`.
         """
-        ask = self._asking(calculator, properties, priority, deadline)
+        ask = self.asking(calculator, properties, priority, deadline)
         found = stream(
             Window(ask, window, nothing), structures, calculator, progress, return_exceptions
         )
@@ -311,7 +311,7 @@ class Client:
             In the structures' order, each with a `SinglePointCalculator` that has those results
             which ASE has a name for. `ase.io.write` writes them.
         """
-        ask = self._asking(calculator, properties, priority, deadline)
+        ask = self.asking(calculator, properties, priority, deadline)
         found = stream(
             Window(ask, WINDOW, Atoms.copy), structures, calculator, progress, return_exceptions
         )
@@ -363,7 +363,7 @@ class Client:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_waiting": set()}
 
-    def _asking(
+    def asking(
         self, calculator: str, properties: Sequence[str], priority: int, deadline: float | None
     ) -> Callable[[Atoms], Future[Results]]:
         """Return `submit` with these arguments, which are checked at once."""

@@ -6,14 +6,14 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def length(items: Iterable[Any]) -> int | None:
+def length(items: Any) -> int | None:
     """Return how many there are, if that is known without taking them."""
     try:
-        return len(items)  # type: ignore[arg-type]
+        return len(items)
     except TypeError:
         return None
 

@@ -52,11 +52,16 @@ class Window(Generic[T]):
         count = len(self._entries)
         return count >= self._most or (count > 0 and self._bytes >= WINDOW_BYTES)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether any request is on its way."""
+        return bool(self._entries)
+
     def fill(self, structures: Iterator[Atoms]) -> bool:
         """Send structures as long as there is room for them; whether any is on its way."""
         while not self.ended and not self.is_full:
             self._send_next(structures)
-        return bool(self._entries)
+        return self.is_under_way
 
     def _send_next(self, structures: Iterator[Atoms]) -> None:
         try:
