@@ -127,8 +127,8 @@ def neb(
         band = [image.copy() for image in given]
         for image in band:
             image.calc = ImageCalculator(asked, band)
-        optimizing = make(NEB(band, method=method, **options), logfile=None)
-        converged = bool(optimizing.run(fmax=fmax, **limit))
+        with make(NEB(band, method=method, **options), logfile=None) as optimizing:
+            converged = bool(optimizing.run(fmax=fmax, **limit))
         for image in band:
             image.get_forces()
             image.get_potential_energy()

@@ -134,8 +134,9 @@ def ensemble(
                 for name, function in functions.items():
                     records[name].append(np.array(function(mine)))  # a copy
 
-            moving.attach(record, interval=interval)
-            moving.run(**limit)
+            with moving:  # its log, if it has one, is complete at the end
+                moving.attach(record, interval=interval)
+                moving.run(**limit)
             return with_results(mine, asked.name, calc.results), frames, records
 
         ends: list[Any] = in_threads(asked, one, numbers, at_once)

@@ -95,8 +95,8 @@ def relax(
             atoms = given.copy()
             calc = atoms.calc = FutureCalculator(asked)
             target = atoms if cell_filter is None else cell_filter(atoms)
-            optimizing = optimizer(target, logfile=None)
-            converged = optimizing.run(fmax=fmax, **limit)
+            with optimizer(target, logfile=None) as optimizing:
+                converged = optimizing.run(fmax=fmax, **limit)
             atoms.get_forces()  # of the last positions; they are known unless it ended elsewhere
             atoms.get_potential_energy()
             return with_results(atoms, asked.name, calc.results), bool(converged), optimizing.nsteps
