@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
-from aserpc.client import Client
-from aserpc.errors import SettingsError
+from aserpc.client import Client, RemoteCalculator, Results
+from aserpc.errors import BrokerStoppedError, SettingsError
 from aserpc.local_calculators import INSIDE, Served, configurations
 from aserpc.local_service import LocalService
+from aserpc.transport import ipc_path
+
+
+class LocalCalculator(RemoteCalculator):
+    """A calculator of `LocalClient.calculator`; fails at once when its broker has ended."""
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        _check(self.broker)
+        return super()._call(*args, **kwargs)
 
 
 class LocalClient(Client):
@@ -18,6 +28,18 @@ class LocalClient(Client):
     def __init__(self, service: LocalService, **options: Any) -> None:
         self._service = service
         super().__init__(service.address, check_broker=False, **options)
+
+    def calculator(self, name: str, **options: Any) -> RemoteCalculator:
+        """Return an ASE calculator, for as long as this client is open.
+
+        See `Client.calculator`.
+        """
+        return LocalCalculator(name, **self._options(options))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Results]:
+        """Ask a calculator for properties of a structure; see `Client.submit`."""
+        _check(self.broker)
+        return super().submit(*args, **kwargs)
 
     def close(self) -> None:
         """Cancel what has not been answered, and end the workers."""
@@ -31,6 +53,16 @@ class LocalClient(Client):
         # In another process it is a client of the same broker, which does not end with it.
         options = (self.broker, self.timeout)
         return _client, (*options, self.allow_nonfinite)
+
+
+def _check(broker: str) -> None:
+    """Raise `BrokerStoppedError` where a private broker has ended: it never comes back."""
+    path = ipc_path(broker)
+    if path is not None and not path.exists():
+        raise BrokerStoppedError(
+            f"the private broker at {broker} has ended: the block of aserpc.local was left, or its "
+            "client closed"
+        )
 
 
 def _client(broker: str, timeout: float, allow_nonfinite: bool) -> Client:

@@ -29,6 +29,7 @@ from aserpc.logs import last_lines
 from aserpc.manager.spawned import unpack_spawned
 from aserpc.manager.spawners.local import LocalSpawner
 from aserpc.processes import in_words
+from aserpc.settings import load_settings
 from aserpc.spawn import SpawnConfig
 
 #: How long a worker stays that has lost its broker, s.
@@ -72,6 +73,7 @@ class LocalService:
     """
 
     def __init__(self, configs: Mapping[str, SpawnConfig]) -> None:
+        load_settings()  # what is wrong with them is told here
         self.folder = Path(tempfile.mkdtemp(prefix="aserpc-"))
         try:
             self.address, backend = (

@@ -18,11 +18,12 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.io import write
 from ase.optimize import BFGS
 
 import aserpc
 from aserpc import LocalClient, SpawnConfig
-from aserpc.errors import RegistryError, WorkerFailedError
+from aserpc.errors import BrokerStoppedError, RegistryError, SettingsError, WorkerFailedError
 from support import calculators
 from support.asking import atom
 from support.calculators import Spring
@@ -169,6 +170,26 @@ def test_without_a_block_it_lasts_until_it_is_closed() -> None:
     client.close()
 
 
+def test_what_is_asked_after_the_end_fails_at_once() -> None:
+    copper = bulk("Cu")
+    with aserpc.local({"spring": Spring}) as client:
+        copper.calc = client.calculator("spring", retries=3)
+        copper.get_potential_energy()
+        copies = [copper.calc, pickle.loads(pickle.dumps(copper.calc))]
+    assert copper.get_potential_energy() == energy(copper, Spring()), "it is known"
+    for calculator in copies:
+        with pytest.raises(BrokerStoppedError, match=r"the block of aserpc\.local was left"):
+            calculator.get_property("energy", bulk("Ni"))
+    with pytest.raises(BrokerStoppedError, match="its client closed"):
+        client.submit("spring", copper)
+
+
+def test_a_bad_setting_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASERPC_WORKER_TIMEOUT", "soon")
+    with pytest.raises(SettingsError, match="ASERPC_WORKER_TIMEOUT"):
+        aserpc.local({"spring": Spring})
+
+
 def test_a_pickled_copy_is_a_client_of_the_same_workers() -> None:
     with aserpc.local({"spring": Spring}, timeout=9000) as client:
         with pickle.loads(pickle.dumps(client)) as copy:
@@ -258,6 +279,24 @@ def test_nothing_is_left_of_a_script_that_is_killed_but_for_a_fork_of_it(
     process.signal(signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, others)))
     process.kill()  # the fork
+
+
+def test_nothing_is_left_of_a_command_that_is_killed(
+    cli: Cli, tmp_path: Path, folders: Path
+) -> None:
+    (cli.cwd / "gate.py").write_text(
+        f"from support.calculators import Gate\ndef make():\n    return Gate({str(tmp_path)!r})\n"
+    )
+    write(cli.cwd / "in.xyz", [bulk("Cu")] * 4)
+    tests = str(Path(calculators.__file__).parents[1])
+    process = cli.start(
+        *("run", "gate:make", "in.xyz", "--workers", "2"), TMPDIR=str(folders), PYTHONPATH=tests
+    )
+    wait_for(lambda: len(list(tmp_path.glob("started-*"))) == 2, what=process.errors)
+    workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("started-*")]
+    assert all(map(is_alive, workers))
+    process.signal(signal.SIGKILL)
+    wait_for(lambda: not any(map(is_alive, workers)))
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "os._exit(3)", "1 / 0", "os.abort()"])

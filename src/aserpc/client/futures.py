@@ -98,12 +98,7 @@ class Client:
         **options
             Of `RemoteCalculator`.
         """
-        ours = {
-            "timeout": self.timeout,
-            "check_broker": False,
-            "allow_nonfinite": self.allow_nonfinite,
-        }
-        return RemoteCalculator(name, self.broker, **{**ours, **options})
+        return RemoteCalculator(name, **self._options(options))
 
     def submit(
         self,
@@ -377,6 +372,11 @@ class Client:
             return self.submit(calculator, atoms, names, priority=priority, deadline=deadline)
 
         return ask
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what a calculator of ours is made with."""
+        ours = {"broker": self.broker, "timeout": self.timeout, "check_broker": False}
+        return {**ours, "allow_nonfinite": self.allow_nonfinite, **options}
 
     def _keep(self, future: Future[Any]) -> None:
         """Remember a future until it is done."""
