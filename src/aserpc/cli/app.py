@@ -286,8 +286,17 @@ def run(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write structures with results, in any format of ASE"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write structures with results, in any format of ASE; what OUTPUT.done says is"
+            " finished is not computed again",
+        ),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Compute also what is finished already, see --output"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     allow_nonfinite: Annotated[
         bool,
@@ -304,6 +313,8 @@ def run(
     configure_logging(log_level)
     if broker is not None and (workers is not None or registry or kwargs):
         raise typer.BadParameter("--workers, --registry and --kwargs are for workers of its own")
+    if restart and output is None:
+        raise typer.BadParameter("--restart is for runs with --output")
     from aserpc.cli.run import Job, run_job
 
     job = Job(
@@ -318,6 +329,7 @@ def run(
         registry=registry,
         kwargs=from_json("--kwargs", kwargs, dict),
         output=output,
+        restart=restart,
         as_json=as_json,
         allow_nonfinite=allow_nonfinite,
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aserpc.cli.console import complain, print_table
+from aserpc.cli.results import Finished, path_beside
 from aserpc.cli.structures import Structure, check_output, read_structures
 from aserpc.client import Client, RemoteCalculator, Results, broker_status, list_calculators
 from aserpc.errors import (
@@ -52,6 +53,7 @@ class Job:
     registry: str | None = None
     kwargs: dict[str, Any] | None = None
     output: Path | None = None
+    restart: bool = False
     as_json: bool = False
     allow_nonfinite: bool = False
 
@@ -70,7 +72,40 @@ def run_job(job: Job) -> int:
     structures = read_structures(job.files, job.index)
     if job.output is not None:
         check_output(job.output, len(structures))
+    task = {k: getattr(job, k) for k in ("calculator", "registry", "kwargs", "relax")}
+    if job.relax:
+        task.update(fmax=job.fmax, steps=job.steps)
+    with Finished(job.output, task, restart=job.restart) as finished:
+        return _finish(job, structures, finished)
+
+
+def _finish(job: Job, structures: list[Structure], finished: Finished) -> int:
+    """Do what is not finished, write all that is, and return the exit code."""
+    rest = finished.restore(structures)
+    if len(rest) < len(structures):
+        assert job.output is not None
+        complain(
+            f"{len(structures) - len(rest)} of {len(structures)} structures are finished already, "
+            f"in {path_beside(job.output)}; --restart computes them again"
+        )
+    why, interrupted = _compute(job, rest, finished) if rest else ("", False)
+    for structure in rest:
+        if structure.error is None:
+            structure.error = why
+    _print(job, structures)
+    _write(job, structures)
+    failed = [structure for structure in structures if structure.error]
+    for structure in failed:
+        complain(f"{structure.label} ({structure.formula}) failed: {structure.error}")
+    if interrupted:
+        return 130
+    return 1 if failed else 0
+
+
+def _compute(job: Job, structures: list[Structure], finished: Finished) -> tuple[str, bool]:
+    """Compute structures; return why not all of them, and whether somebody interrupted it."""
     why, interrupted = "", False
+    waiting: dict[Future[Any], Structure] = {}
     with contextlib.ExitStack() as stack:
         service: LocalService | None = None
         name, address = job.calculator, job.broker
@@ -92,32 +127,31 @@ def run_job(job: Job) -> int:
         compute = _relaxed if job.relax else _evaluated
         try:
             with _progress(len(structures), job, name, address) as advance:
-                for _ in compute(job, structures, name, address, threads, service):
+                for structure in compute(job, structures, name, address, threads, service, waiting):
+                    if not structure.error:
+                        finished.add(structure)
                     advance()
         except KeyboardInterrupt:
             why, interrupted = "interrupted", True
         except WorkerFailedError as error:
             why = str(error)
-    for structure in structures:
-        if structure.error is None:
-            structure.error = why
-    if service is not None and (wrong := _mistake(structures)):
+        # What has been answered counts, also where nobody came to take it.
+        for future, structure in waiting.items():
+            if not job.relax and future.done() and not future.cancelled():
+                _take(structure, name, future)
+        for structure in structures:
+            if structure.error == "":
+                finished.add(structure)
+    if service is not None and (wrong := _mistake(structures, why)):
         raise wrong
-    _print(job, structures)
-    _write(job, structures)
-    failed = [structure for structure in structures if structure.error]
-    for structure in failed:
-        complain(f"{structure.label} ({structure.formula}) failed: {structure.error}")
-    if interrupted:
-        return 130
-    return 1 if failed else 0
+    return why, interrupted
 
 
-def _mistake(structures: list[Structure]) -> RegistryError | None:
+def _mistake(structures: list[Structure], why: str) -> RegistryError | None:
     """Return what was wrong with the command, if that is why nothing could be computed."""
     if any(structure.error == "" for structure in structures):
         return None
-    found = (mistake(structure.error or "") for structure in structures)
+    found = (mistake(structure.error or why) for structure in structures)
     return next(filter(None, found), None)
 
 
@@ -128,10 +162,10 @@ def _evaluated(
     address: str,
     threads: int,  # noqa: ARG001
     service: LocalService | None,
+    waiting: dict[Future[Any], Structure],
 ) -> Iterator[Structure]:
     known = RemoteCalculator(name, address).implemented_properties
     properties: list[str] = [p for p in ("energy", "forces") if p in known] or known[:1]
-    waiting: dict[Future[Results], Structure] = {}
     rest = iter(structures)
     with Client(address, allow_nonfinite=job.allow_nonfinite) as client:
         while True:
@@ -144,9 +178,8 @@ def _evaluated(
             if not waiting:
                 return
             for future in _finished(waiting, service):
-                structure = waiting.pop(future)
-                _take(structure, name, future)
-                yield structure
+                _take(waiting[future], name, future)
+                yield waiting.pop(future)
 
 
 def _submitted(
@@ -176,13 +209,12 @@ def _relaxed(
     address: str,
     threads: int,
     service: LocalService | None,
+    waiting: dict[Future[Any], Structure],
 ) -> Iterator[Structure]:
     with ThreadPoolExecutor(threads) as executor:
-        waiting: dict[Future[Any], Structure] = {
-            executor.submit(_relax, job, structure, name, address): structure
-            for structure in structures
-        }
         try:
+            for structure in structures:
+                waiting[executor.submit(_relax, job, structure, name, address)] = structure
             while waiting:
                 for future in _finished(waiting, service):
                     structure = waiting.pop(future)
