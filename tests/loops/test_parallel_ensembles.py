@@ -17,8 +17,17 @@ from ase.units import fs
 
 from aserpc import Client
 from aserpc.parallel import Ensemble, ensemble
-from support.calculators import Failing
+from support.calculators import Failing, OnDemand
 from support.service import Service
+
+
+class ForcesOnly(OnDemand):
+    """Has no energy."""
+
+    implemented_properties: list[str] = ["forces"]  # noqa: RUF012 -- as in ASE
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        return {"forces": -atoms.get_positions()}
 
 
 @pytest.fixture
@@ -143,6 +152,23 @@ def test_dynamics_without_chance(client: Client) -> None:
 
     found = ensemble(cluster(), verlet, [1, 2], "lj", client=client, steps=3)
     assert np.array_equal(found["energy"][0], found["energy"][1])
+
+
+def test_a_calculator_that_has_only_forces_is_enough(service: Service) -> None:
+    service.start_broker()
+    made = ForcesOnly()
+    service.start_worker("forces", lambda: made)
+    found = ensemble(
+        Atoms("H", [(1, 0, 0)]),
+        lambda atoms, rng: VelocityVerlet(atoms, 1 * fs),
+        [1],
+        "forces",
+        steps=4,
+        client=service.client(),
+        observe={"x": lambda atoms: atoms.positions[0, 0]},
+    )
+    assert (np.diff(found["x"][0]) < 0).all()
+    assert len(made.asked) == 5
 
 
 def test_mistakes_are_told(client: Client, service: Service) -> None:

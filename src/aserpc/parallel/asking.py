@@ -229,13 +229,17 @@ class FutureCalculator(Calculator):
     ) -> None:
         """See `Calculator.calculate`."""
         assert atoms is not None
-        future = self.submit(atoms, properties)
         try:
-            self.take(atoms, future.result())
+            results = self.submit(atoms, properties).result()
         except PropertyNotImplementedError:
-            # ASE asks for some, such as the free energy, to see whether they are there.
-            self.asked.lacking.update(properties)
-            raise
+            try:
+                results = self.asked.submit(atoms, properties).result()
+            except PropertyNotImplementedError:
+                # ASE asks for some, such as the free energy, to see whether they are there.
+                self.asked.lacking.update(properties)
+                raise
+            self.needed = []
+        self.take(atoms, results)
         self.needed = list(dict.fromkeys((*self.needed, *properties)))
 
     def submit(self, atoms: Atoms, properties: Sequence[str] = ()) -> Future[Results]:
