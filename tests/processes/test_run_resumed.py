@@ -132,6 +132,10 @@ def test_an_interrupted_run_is_gone_on_with(cli: Cli, folder: Path, ending: int)
     else:
         assert code == 130
         assert "Traceback" not in process.errors()
+        assert process.errors().splitlines()[-2:] == [
+            "aserpc: in.extxyz@5 and 14 more were not computed: interrupted",
+            "aserpc: the same command goes on from here",
+        ]
         assert len(energies(folder)) == 5
     assert finished(folder) == 5
     computed(folder)

@@ -31,6 +31,9 @@ from aserpc.importing import check_reference
 from aserpc.local_service import LocalService, command_config, mistake
 from aserpc.registry import resolve
 
+#: If more structures than that were not come to, they are told in one line.
+MOST_LINES = 10
+
 #: Structures that are on their way at a time.
 WINDOW = 1000
 
@@ -89,15 +92,21 @@ def _finish(job: Job, structures: list[Structure], finished: Finished) -> int:
             f"in {path_beside(job.output)}; --restart computes them again"
         )
     why, interrupted = _compute(job, rest, finished) if rest else ("", False)
-    for structure in rest:
-        if structure.error is None:
-            structure.error = why
+    left = [structure for structure in rest if structure.error is None]
+    for structure in left:
+        structure.error = why
     _print(job, structures)
     _write(job, structures)
     failed = [structure for structure in structures if structure.error]
+    told_at_once = {id(structure) for structure in left} if len(left) > MOST_LINES else set()
     for structure in failed:
-        complain(f"{structure.label} ({structure.formula}) failed: {structure.error}")
+        if id(structure) not in told_at_once:
+            complain(f"{structure.label} ({structure.formula}) failed: {structure.error}")
+    if told_at_once:
+        complain(f"{left[0].label} and {len(left) - 1} more were not computed: {why}")
     if interrupted:
+        if job.output is not None:
+            complain("the same command goes on from here")
         return 130
     return 1 if failed else 0
 
