@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
 from typing import Any
 
-from aserpc.client import Client, RemoteCalculator, Results
+from aserpc.client import Client, RemoteCalculator
 from aserpc.errors import BrokerStoppedError, SettingsError
 from aserpc.local_calculators import INSIDE, Served, configurations
 from aserpc.local_service import LocalService
@@ -36,11 +35,6 @@ class LocalClient(Client):
         """
         return LocalCalculator(name, **self._options(options))
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Results]:
-        """Ask a calculator for properties of a structure; see `Client.submit`."""
-        _check(self.broker)
-        return super().submit(*args, **kwargs)
-
     def close(self) -> None:
         """Cancel what has not been answered, and end the workers."""
         super().close()
@@ -49,10 +43,12 @@ class LocalClient(Client):
     def __enter__(self) -> LocalClient:
         return self
 
+    def _check_open(self) -> None:
+        _check(self.broker)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process it is a client of the same broker, which does not end with it.
-        options = (self.broker, self.timeout)
-        return _client, (*options, self.allow_nonfinite)
+        return _client, (self.broker, self.timeout, self.allow_nonfinite)
 
 
 def _check(broker: str) -> None:

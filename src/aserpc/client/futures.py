@@ -137,6 +137,7 @@ class Client:
             (a `ValueError`) If positions or cell are NaN or infinite. Of results that are, it is
             the future's exception.
         """
+        self._check_open()
         calculator_name(calculator)
         names = property_names(properties)
         priority = whole_number("priority", priority)
@@ -372,6 +373,9 @@ class Client:
             return self.submit(calculator, atoms, names, priority=priority, deadline=deadline)
 
         return ask
+
+    def _check_open(self) -> None:
+        """Raise an error if nothing can be asked any more."""
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return what a calculator of ours is made with."""
