@@ -16,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from aserpc import Client
-from aserpc.client import windows
+from aserpc.client import blocking, windows
 from aserpc.errors import NonFiniteError
 from support.asking import atom
 from support.calculators import Failing, Gate, Generous, Spring
@@ -173,6 +173,17 @@ def test_two_maps_and_threads_share_a_client(client: Client) -> None:
     threads = [InThread(lambda shift=shift: energies(shift)) for shift in range(4)]  # type: ignore[misc]
     for shift, thread in enumerate(threads):
         assert thread.result() == [(x + shift) ** 2 / 2 for x in range(200)]
+
+
+def test_all_clients_of_a_process_have_one_thread_and_one_socket(gated: Gated) -> None:
+    clients = [gated.service.client() for _ in range(3)]
+    futures = [InThread(lambda c=c: c.submit("gate", atom(1)).result(20)) for c in clients]  # type: ignore[misc]
+    wait_for(lambda: gated.pending() + gated.running() == 3)
+    assert [t.name for t in threading.enumerate()].count("aserpc client") == 1
+    assert blocking.pool()._lent == 1
+    gated.open()
+    for future in futures:
+        future.result()
 
 
 # ---- evaluate ------------------------------------------------------------------------------------
