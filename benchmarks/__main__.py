@@ -16,6 +16,7 @@ PARTS = {
     "latency": "latency",
     "scripts": "scripts",
     "throughput": "throughput",
+    "fairness": "fairness",
     "bigchem": "bigchem",
     "scale": "scale",
     "scale-sockets": "scale_sockets",

@@ -59,6 +59,21 @@ class Sleep(Null):
         super().calculate(atoms, properties, system_changes)
 
 
+class SleepTogether(Sleep):
+    """One that takes `SLEEP` for a batch."""
+
+    def calculate_batch(
+        self, atoms: Sequence[Any], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Sleep, and return zeros for each."""
+        time.sleep(SLEEP)
+        found = []
+        for one in atoms:
+            Null.calculate(self, one, properties)
+            found.append(self.results)
+        return found
+
+
 #: By the word before the first ``-`` of the name that they are served under.
 FACTORIES = {"null": Null, "sleep": Sleep, "emt": EMT}
 

@@ -19,6 +19,10 @@ from benchmarks.report import Report
 OLD = "aserpc-0.1.3"
 
 
+#: Calculators by the word before the first ``-`` of the name that they are served under.
+CLASSES = {"null": "Null", "sleep": "Sleep", "together": "SleepTogether", "emt": "EMT"}
+
+
 @dataclass
 class Contender:
     """A service that is asked."""
@@ -129,7 +133,7 @@ def _service(
     broker = start("broker", "broker", "--frontend", front, "--backend", back, *(flags or []))
     serving: list[Process] = []
     for name, count in workers.items():
-        what = {"null": "Null", "sleep": "Sleep", "emt": "EMT"}[name.partition("-")[0]]
+        what = CLASSES[name.partition("-")[0]]
         arguments = ("worker", f"benchmarks.calculators:{what}", "--name", name, "--broker", back)
         forever = ("--idle-timeout", "100000")
         serving += [start(name, *arguments, *forever) for _ in range(count)]
