@@ -35,7 +35,7 @@ def run(bench: Bench, report: Report) -> None:
             late = [float(np.percentile(each["times"], 95)) for each in rounds]
             units = [float(np.median(each["alone"])) for each in rounds]
             report.figure(f"{what}: 95th in 100", "ours", late)
-            # Who asks at once does so when another calculation has just begun: that one, and theirs.
+            # Who asks at once does so when another calculation has just begun: both are waited for.
             most = 2.0 if name == "sleep" else None
             report.ratio(f"{what}: 95th in 100 over one alone", late, units, at_most=most)
 
