@@ -22,7 +22,7 @@ from benchmarks.timing import Roles, measure
 #: First frame of what a worker shall answer from now on.
 ANSWER = b"answer"
 #: Messages above this many bytes are not copied.
-COPIED = 1 << 16
+COPIED = 1 << 18
 
 #: What a worker's description of itself holds.
 ABOUT = {

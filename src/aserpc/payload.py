@@ -9,8 +9,8 @@ and the rest, absent where there is nothing in it, what a result doesn't depend 
 
     [momenta or None, constraints as {name, kwargs}]
 
-``info["key_value_pairs"]`` does not travel: it is what ase.db and genetic algorithms write down of a
-structure, scores among it, when its results are known.
+``info["key_value_pairs"]`` does not travel: it is what ase.db and genetic algorithms write down of
+a structure, scores among it, when its results are known.
 
 Results are a dict.
 """
@@ -41,6 +41,7 @@ from aserpc.errors import PayloadError, ProtocolError
 from aserpc.structures import empty_atoms
 
 __all__ = [
+    "RECORDS",
     "Buffer",
     "PackedAtoms",
     "pack_atoms",
@@ -53,9 +54,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _NO_DISPLACEMENT = bytes(3 * 8)
-_RECORDS = "key_value_pairs"
-#: Frames are compared piecewise: two that differ early cost little, and the pieces fit the cache.
-_PIECE = 1 << 18
+#: What of `info` does not travel.
+RECORDS = "key_value_pairs"
+#: Large frames are compared piecewise, in so many items: two that differ early cost little, and the
+#: pieces fit the cache.
+_FIRST_PIECE, _PIECE = 1 << 9, 1 << 15
 
 
 def total_size(frames: Sequence[Buffer]) -> int:
@@ -73,11 +76,14 @@ def _equal(one: Buffer, other: Buffer) -> bool:
     if type(one) is bytes and type(other) is bytes:
         return one == other
     # memoryview's == goes byte by byte.
-    a, b = (np.frombuffer(frame, np.uint8) for frame in (one, other))
-    return all(
-        np.array_equal(a[start : start + _PIECE], b[start : start + _PIECE])
-        for start in range(0, len(a), _PIECE)
-    )
+    kind = np.uint8 if len(one) % 8 else np.uint64
+    a, b = np.frombuffer(one, kind), np.frombuffer(other, kind)
+    start, size = 0, _FIRST_PIECE
+    while start < len(a):
+        if (a[start : start + size] != b[start : start + size]).any():
+            return False
+        start, size = start + size, _PIECE
+    return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,8 +167,8 @@ def pack_atoms(atoms: Atoms) -> PackedAtoms:
         displacement = None
     head = [atoms.cell.array.astype("<f8", copy=False).tobytes(), atoms.pbc.tobytes(), displacement]
     info = atoms.info
-    if _RECORDS in info:
-        info = {name: value for name, value in info.items() if name != _RECORDS}
+    if RECORDS in info:
+        info = {name: value for name, value in info.items() if name != RECORDS}
     key = attempt([*head, arrays, info])
     if key is None:
         arrays, names = encodable(arrays)

@@ -27,9 +27,9 @@ MAX_IPC_PATH = 107
 #: The default limit of a message's size, in bytes.
 MAX_MESSAGE_SIZE = 2 << 30
 
-#: Frames from this size on are passed to and from ZeroMQ without a copy. Below it the bookkeeping
-#: of a zero-copy frame costs more than copying.
-ZERO_COPY_SIZE = 16384
+#: Frames from these sizes on are received and sent without a copy. Below them its bookkeeping costs
+#: more than copying: pyzmq wakes a thread of its own for each frame that was sent so.
+RECEIVED_SIZE, SENT_SIZE = 1 << 14, 1 << 18
 
 #: How often libzmq's own thread asks a worker's silent connection for a sign of life, ms. It
 #: answers without Python, so a calculator that holds the GIL stays connected.
@@ -264,8 +264,8 @@ def connect(sock: Socket, address: str) -> None:
 def send(sock: Socket, frames: Sequence[Buffer]) -> None:
     """Send a message without waiting; ``zmq.Again`` and ``zmq.ZMQError`` as libzmq says."""
     for frame in frames[:-1]:
-        sock.send(frame, _MORE, copy=len(frame) < ZERO_COPY_SIZE)
-    sock.send(frames[-1], _LAST, copy=len(frames[-1]) < ZERO_COPY_SIZE)
+        sock.send(frame, _MORE, copy=len(frame) < SENT_SIZE)
+    sock.send(frames[-1], _LAST, copy=len(frames[-1]) < SENT_SIZE)
 
 
 def has_message(sock: Socket) -> bool:
@@ -299,7 +299,7 @@ def _receive(sock: Socket) -> tuple[list[Buffer], zmq.Frame]:
     frames: list[Buffer] = []
     while True:
         frame = sock.recv(_LAST, copy=False)
-        frames.append(frame.bytes if len(frame) < ZERO_COPY_SIZE else frame.buffer)
+        frames.append(frame.bytes if len(frame) < RECEIVED_SIZE else frame.buffer)
         if not frame.more:
             return frames, frame
 
@@ -329,6 +329,7 @@ class Waker:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._is_woken = False
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable."""
@@ -339,9 +340,14 @@ class Waker:
         return self._writer.fileno()
 
     def wake(self) -> None:
-        """Wake the thread; any number of times, from any thread, also after `close`."""
-        with contextlib.suppress(OSError):
-            self._writer.send(b"\0")
+        """Wake the thread; any number of times, from any thread, also after `close`.
+
+        What it is woken for must be there before: it looks after `clear`.
+        """
+        if not self._is_woken:
+            self._is_woken = True
+            with contextlib.suppress(OSError):
+                self._writer.send(b"\0")
 
     def wait(self, seconds: float) -> None:
         """Wait until woken, or for so long."""
@@ -355,6 +361,7 @@ class Waker:
         with contextlib.suppress(BlockingIOError):
             while self._reader.recv(4096):
                 pass
+        self._is_woken = False  # last: what was sent meanwhile is gone, too
 
     def close(self) -> None:
         """Free the descriptors."""

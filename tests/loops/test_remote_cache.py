@@ -117,3 +117,44 @@ def test_reset_forgets(service: Service) -> None:
     atoms.calc.reset()
     atoms.get_potential_energy()
     assert worker.requests_handled == 2
+
+
+class MyAtoms(Atoms):
+    """A structure of the user's own class."""
+
+
+def plain() -> Atoms:
+    atoms = water()
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_momenta(np.ones((3, 3)))
+    return atoms
+
+
+def recorded() -> Atoms:
+    atoms = water()
+    atoms.info["key_value_pairs"] = {"raw_score": 1.5}
+    return atoms
+
+
+@pytest.mark.parametrize("make", [plain, recorded, lambda: MyAtoms(water())])
+def test_the_calculator_keeps_a_copy_of_what_it_has_calculated(
+    service: Service, make: Callable[[], Atoms]
+) -> None:
+    service.start_broker()
+    service.start_worker("it", Spring)
+    calculator, atoms = service.calculator("it"), make()
+    atoms.calc = calculator
+    atoms.get_potential_energy()
+    expected = atoms.copy()
+    atoms.positions += 1.0
+    atoms.info["charge"] = 5
+    kept = calculator.atoms
+    assert type(kept) is type(atoms)
+    assert kept == expected
+    assert kept.arrays.keys() == expected.arrays.keys()
+    assert kept.info.keys() == expected.info.keys()
+    assert kept.info["charge"] == 0
+    assert [c.todict() for c in kept.constraints] == [c.todict() for c in expected.constraints]
+    assert calculator.atoms is kept
+    calculator.reset()  # type: ignore[no-untyped-call]
+    assert calculator.atoms is None

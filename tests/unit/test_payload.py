@@ -202,6 +202,20 @@ def test_the_key_sees(name: str, count: int) -> None:
     assert pack_atoms(atoms).digest() != packed.digest()
 
 
+@pytest.mark.parametrize("size", [300_000, 300_003, 4096, 1, 0])
+@pytest.mark.parametrize("place", [0, 0.014, 0.5, 0.9, 1])
+def test_the_key_sees_every_byte_of_a_large_frame(size: int, place: float) -> None:
+    frame = np.arange(size).astype(np.uint8).tobytes()
+    one = PackedAtoms([b"first", frame], [])
+    other = PackedAtoms([b"first", memoryview(bytearray(frame))], [])
+    assert one.same_key(other)
+    if size:
+        changed = bytearray(frame)
+        changed[int(place * (size - 1))] ^= 1
+        assert not one.same_key(PackedAtoms([b"first", memoryview(changed)], []))
+    assert not one.same_key(PackedAtoms([b"first", memoryview(bytearray(frame + b"x"))], []))
+
+
 def test_momenta_and_constraints_are_not_in_the_key() -> None:
     atoms = many()
     before = pack_atoms(atoms).owned()

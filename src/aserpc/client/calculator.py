@@ -32,7 +32,7 @@ from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.errors import CalculationError, DeadlineError, ServiceError
 from aserpc.messages import Answer, Buffer, Request, unpack_about
-from aserpc.payload import PackedAtoms, pack_atoms, unpack_atoms, unpack_results
+from aserpc.payload import RECORDS, PackedAtoms, pack_atoms, unpack_atoms, unpack_results
 from aserpc.settings import load_settings
 
 logger = logging.getLogger(__name__)
@@ -261,7 +261,7 @@ class RemoteCalculator(Calculator):
     def _set(self, atoms: Atoms, known: _Calculated) -> _Calculated:
         # Nearly nobody looks at the copy that ASE's calculators keep: it is made for who does. What
         # is not on the wire would be missing there.
-        if known.packed.left_out or type(atoms) is not Atoms:
+        if known.packed.left_out or RECORDS in atoms.info or type(atoms) is not Atoms:
             known.atoms = atoms.copy()
         self._calculated = known
         self.results = known.results
