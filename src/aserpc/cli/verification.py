@@ -54,13 +54,12 @@ def verify(question: Question) -> int:
     structures = read_structures(question.files) if question.files else standard_structures()
     served = RemoteCalculator(question.calculator, question.broker, allow_nonfinite=True)
     reference, against = _make_reference(question, served)
-    default = Tolerances()
     conformance = Conformance(
         served,
         reference,
         structures,
         lambda atoms, names: _ask_together(served, atoms, names),
-        default if question.tolerance is None else Tolerances(same=question.tolerance),
+        _tolerances(question.tolerance),
         notices_info=True,
     )
     findings = []
@@ -81,6 +80,14 @@ def verify(question: Question) -> int:
         )
     _print(question, conformance, findings, against, unseen)
     return 1 if differs else 0
+
+
+def _tolerances(same: float | None) -> Tolerances:
+    """Return how much numbers may differ, if the same ones may by so much."""
+    if same is None:
+        return Tolerances()
+    least = Tolerances()
+    return Tolerances(same, max(same, least.symmetry), max(same, least.slope))
 
 
 def read_structures(files: Sequence[Path]) -> dict[str, Atoms]:

@@ -24,7 +24,7 @@ def standard_structures() -> dict[str, Atoms]:
         "slab": _slab(),
         "bulk": bulk("Cu", a=3.65, cubic=True),
         "triclinic": _triclinic(),
-        "atom": Atoms("H", [(0.1, 0.2, 0.3)]),
+        "atom": Atoms("O", [(0.1, 0.2, 0.3)]),
         "charged": _charged(),
         "magnetic": _magnetic(),
         "constrained": bulk("Al", cubic=True) * (2, 1, 1),
