@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from aserpc.client.arguments import number_from
 from aserpc.entries import short
 from aserpc.errors import RegistryError
 from aserpc.importing import check_reference
@@ -39,9 +40,13 @@ def configurations(
     if isinstance(calculators, str):
         calculators = [calculators]
     if not isinstance(calculators, Mapping):
+        if isinstance(calculators, type) or not isinstance(calculators, Iterable):
+            raise RegistryError(f"calculators is {short(calculators)}; give {{name: factory}}")
         calculators = {name: name for name in calculators}
     if not calculators:
         raise RegistryError("no calculator is given; give {name: factory}")
+    if isinstance(workers, Mapping) and (others := [n for n in workers if n not in calculators]):
+        raise ValueError(f"workers has a number for {others[0]!r}, which is not served")
     counts = {name: _count(name, workers) for name in calculators}
     total = sum(counts.values())
     return {
@@ -52,9 +57,7 @@ def configurations(
 
 def _count(name: str, workers: int | Mapping[str, int]) -> int:
     count = workers.get(name, 1) if isinstance(workers, Mapping) else workers
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"workers is a number of processes from 1, not {count!r}")
-    return count
+    return number_from(1, "workers", count, "a number of processes")
 
 
 def _configuration(name: str, served: Served, count: int, total: int) -> SpawnConfig:

@@ -17,7 +17,7 @@ from ase.io import read, write
 
 from aserpc import Client
 from aserpc.client import blocking, windows
-from aserpc.errors import NonFiniteError
+from aserpc.errors import NonFiniteError, PayloadError
 from support.asking import atom
 from support.calculators import Failing, Gate, Generous, Spring
 from support.gated import Gated
@@ -139,6 +139,9 @@ def test_mistakes_are_raised_before_anything_is_taken(client: Client) -> None:
         client.map("spring", atom(1))
     with pytest.raises(TypeError):
         client.map("spring", 7)  # type: ignore[call-overload]
+    for file in ("scan.xyz", Path("scan.xyz")):
+        with pytest.raises(TypeError, match=r"not 'scan\.xyz'; ase\.io\.iread reads"):
+            client.evaluate("spring", file)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="list of names"):
         client.map("spring", [], "energy")
     with pytest.raises(ValueError, match="no calculator name"):
@@ -151,7 +154,17 @@ def test_mistakes_are_raised_before_anything_is_taken(client: Client) -> None:
     for window in wrong:
         with pytest.raises(ValueError, match="window is a number"):
             client.map("spring", [], window=window)
-    assert list(client.map("spring", [])) == []
+    assert list(client.map("spring", [], window=np.int64(3))) == []
+
+
+def test_what_is_no_structure_is_told_in_its_place(client: Client) -> None:
+    given: list[Any] = [atom(2), "H2O", None]
+    for verb in (client.map, client.evaluate):
+        found = list(verb("spring", given, return_exceptions=True))
+        assert not isinstance(found[0], Exception)
+        for wrong, error in zip(given[1:], found[1:], strict=True):
+            assert isinstance(error, PayloadError)
+            assert f"a structure is an ase.Atoms, not {wrong!r}" in str(error)
 
 
 def test_closing_the_client_ends_a_map(gated: Gated) -> None:
@@ -301,6 +314,18 @@ def test_a_function_of_the_results_may_submit_and_wait(client: Client) -> None:
     second = client.gather([first, first], sum)
     assert second.result(20) == 36
     assert client.gather([], len).result(20) == 0
+
+
+def test_what_cannot_be_gathered_is_told_at_once(client: Client) -> None:
+    one = client.submit("spring", atom(1))
+    wrong: list[tuple[Any, Any, str]] = [
+        (one, None, "not one future"),
+        ([one, {"energy": 1.0}], None, "not {'energy': 1.0}"),
+        ([one], "mean", "then is a function .* not 'mean'"),
+    ]
+    for futures, then, message in wrong:
+        with pytest.raises(TypeError, match=message):
+            client.gather(futures, then)
 
 
 def test_the_first_failure_is_that_of_the_whole(gated: Gated) -> None:

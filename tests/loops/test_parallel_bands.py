@@ -168,6 +168,10 @@ def test_mistakes_are_told(client: Client) -> None:
         neb([images[0], water, images[2]], "emt", client=client)
     with pytest.raises(TypeError, match=r"an ase\.Atoms"):
         neb([images[0], None, images[2]], "emt", client=client)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="one structure is several of the images"):
+        neb([images[0], *[images[1]] * 2, images[2]], "emt", client=client)
+    with pytest.raises(TypeError, match=r"such as ase\.optimize\.FIRE, not 'FIRE'"):
+        neb(images, "emt", client=client, optimizer="FIRE")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="parallel is not for"):
         neb(images, "emt", client=client, parallel=True)
     with pytest.raises(ValueError, match="fmax is a positive number"):

@@ -179,6 +179,10 @@ def test_mistakes_are_told(client: Client, service: Service) -> None:
             relax([atoms], "emt", client=client, **options)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"an ase\.Atoms"):
         relax([atoms, None], "emt", client=client)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"write \[atoms\]"):
+        relax(atoms, "emt", client=client)
+    with pytest.raises(TypeError, match=r"such as ase\.optimize\.FIRE, not 'FIRE'"):
+        relax([atoms], "emt", client=client, optimizer="FIRE")  # type: ignore[arg-type]
     one, other = molecule("H2O"), molecule("CO")
     one.calc = RemoteCalculator("emt", client.broker)
     with pytest.raises(ValueError, match="whom to ask"):

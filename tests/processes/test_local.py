@@ -129,6 +129,8 @@ def test_names_alone_serve_what_is_registered() -> None:
         ({"a": {"factory": EMT, "workers": 2}}, "'a' has the unknown key 'workers'"),
         ({"a": functools.partial(EMT, x=object())}, "'a' has <object .* in its kwargs"),
         ({}, "no calculator is given"),
+        (None, "calculators is None"),
+        (EMT, "calculators is <class .*; give {name: factory}"),
     ],
 )
 def test_what_no_worker_could_make_is_said_at_once(served: Any, said: str) -> None:
@@ -140,6 +142,11 @@ def test_what_no_worker_could_make_is_said_at_once(served: Any, said: str) -> No
 def test_a_number_of_workers_that_is_none(workers: Any) -> None:
     with pytest.raises(ValueError, match="workers is a number of processes"):
         aserpc.local({"emt": EMT}, workers)
+
+
+def test_a_number_of_workers_of_what_is_not_served() -> None:
+    with pytest.raises(ValueError, match="workers has a number for 'emd', which is not served"):
+        aserpc.local({"emt": EMT}, workers={"emd": 4})
 
 
 def test_a_calculator_that_cannot_be_made_is_told_to_whoever_asks() -> None:

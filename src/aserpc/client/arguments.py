@@ -24,6 +24,20 @@ def whole_number(name: str, value: Any) -> int:
     return int(value)
 
 
+def number_from(least: int, name: str, value: Any, text: str = "a number") -> int:
+    """Return a whole number of any type, from the least on; raise ValueError for others."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is {text} from {least}, not {value!r}")
+    return int(value)
+
+
+def optimizer_maker(name: str, value: Any) -> Any:
+    """Return what makes an optimizer; raise TypeError for what can't, such as its name."""
+    if not callable(value):
+        raise TypeError(f"{name} is a class such as ase.optimize.FIRE, not {value!r}")
+    return value
+
+
 def calculator_name(name: Any) -> str:
     """Return the name of a calculator; raise TypeError or ValueError for what can't be one."""
     if not isinstance(name, str):

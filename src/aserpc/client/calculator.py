@@ -22,7 +22,7 @@ from ase.outputs import Properties, all_outputs
 
 from aserpc import transport
 from aserpc.client import blocking
-from aserpc.client.arguments import calculator_name, positive
+from aserpc.client.arguments import calculator_name, number_from, positive
 from aserpc.client.failures import retry_pause, to_exception
 from aserpc.client.guards import check_complete, check_results, check_system
 from aserpc.client.leftovers import warn_left_out
@@ -100,9 +100,7 @@ class RemoteCalculator(Calculator):
             "timeout", settings.client_timeout_ms if timeout is None else timeout
         )
         self.deadline = None if deadline is None else positive("deadline", deadline)
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ValueError(f"retries is a number of attempts from 0, not {retries!r}")
-        self.retries = retries
+        self.retries = number_from(0, "retries", retries, "a number of attempts")
         self.allow_nonfinite = allow_nonfinite
         self._session = Session()
         self._needs = PropertyNeeds()

@@ -17,7 +17,14 @@ def gathered(
 
     See `Client.gather`.
     """
+    if isinstance(futures, Future):
+        raise TypeError("futures is a list or iterator of futures, not one future")
     members = list(futures)
+    for member in members:
+        if not isinstance(member, Future):
+            raise TypeError(f"futures are those of concurrent.futures, not {member!r}")
+    if then is not None and not callable(then):
+        raise TypeError(f"then is a function of the list of results, not {then!r}")
     whole: Future[Any] = Future()
     lock = threading.Lock()
     #: How many are not done; 0 also when one of them has failed.

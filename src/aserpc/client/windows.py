@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -11,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aserpc.client.arguments import number_from
 from aserpc.client.progress import length, progress_bar
 
 T = TypeVar("T")
@@ -35,10 +37,8 @@ class Window(Generic[T]):
     def __init__(
         self, submit: Callable[[Atoms], Future[T]], most: int, keep: Callable[[Atoms], Any]
     ) -> None:
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise ValueError(f"window is a number of structures from 1, not {most!r}")
         self._submit = submit
-        self._most = most
+        self._most = number_from(1, "window", most, "a number of structures")
         self._keep = keep
         self._entries: deque[tuple[Any, Future[T], int]] = deque()
         self._bytes = 0
@@ -78,8 +78,8 @@ class Window(Generic[T]):
         kept: Any = None
         future: Future[T]
         try:
+            future = self._submit(atoms)  # first: it says best what is no structure
             kept, size = self._keep(atoms), size_of(atoms)
-            future = self._submit(atoms)
         except Exception as error:  # noqa: BLE001 -- it is told in this structure's place
             size, future = 0, Future()
             future.set_exception(error)
@@ -115,6 +115,11 @@ def several(structures: Any) -> None:
     """Raise `TypeError` for what is one structure, or none."""
     if isinstance(structures, Atoms):
         raise TypeError("structures is a list or iterator of Atoms, not one Atoms; write [atoms]")
+    if isinstance(structures, str | os.PathLike):
+        raise TypeError(
+            f"structures is a list or iterator of Atoms, not {str(structures)!r}; "
+            "ase.io.iread reads those of a file"
+        )
     iter(structures)
 
 

@@ -24,7 +24,7 @@ from ase.calculators.calculator import (
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aserpc.client import Client, RemoteCalculator, Results
-from aserpc.client.arguments import calculator_name
+from aserpc.client.arguments import calculator_name, number_from
 
 #: How many requests one function has on their way: what more there are would only fill memory.
 WINDOW = 500
@@ -178,8 +178,7 @@ def in_threads(
     The first exception, also that of Ctrl-C, ends all threads at their next question or in the
     one they wait for.
     """
-    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
-        raise ValueError(f"at_once is a number from 1, not {at_once!r}")
+    at_once = number_from(1, "at_once", at_once)
     with ThreadPoolExecutor(min(at_once, len(items)), "aserpc parallel") as executor:
         futures = [executor.submit(function, item) for item in items]
         try:

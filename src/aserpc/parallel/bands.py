@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 
 from aserpc.client import Client
-from aserpc.client.arguments import positive
+from aserpc.client.arguments import optimizer_maker, positive
 from aserpc.parallel.asking import Asking, FutureCalculator, asking, with_results
 from aserpc.parallel.relaxations import step_limit
 
@@ -120,6 +120,7 @@ def neb(
         from ase.optimize import BFGS
 
         make = BFGS
+    optimizer_maker("optimizer", make)
     for name in ("parallel", "allow_shared_calculator"):
         if name in options:
             raise TypeError(f"{name} is not for aserpc.parallel.neb: each image is asked for alone")
@@ -148,3 +149,5 @@ def _check_images(images: list[Atoms]) -> None:
                 f"image {number} ({image.get_chemical_formula()}) has not the atoms of image 0 "
                 f"({images[0].get_chemical_formula()}) in their order"
             )
+    if len({*map(id, images)}) < len(images):
+        raise ValueError("one structure is several of the images; give each a copy()")

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from aserpc.client import Client
+from aserpc.client.arguments import number_from
 from aserpc.parallel.asking import ask_all, asking, with_results
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def eos(
 
     if equation not in ("sj", "sjeos") and not hasattr(ase.eos, str(equation).replace("-", "_")):
         raise ValueError(f"equation is one of ase.eos.EquationOfState, not {equation!r}")
-    if isinstance(npoints, bool) or not isinstance(npoints, int) or npoints < 4:
-        raise ValueError(f"npoints is a number from 4, as four are fitted, not {npoints!r}")
+    npoints = number_from(4, "npoints", npoints)  # as many as are fitted
     if not 0 < eps < 1:
         raise ValueError(f"eps is between 0 and 1, not {eps!r}")
     with asking([atoms], calculator, client) as asked:

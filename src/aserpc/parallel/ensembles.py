@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from aserpc.client import Client
+from aserpc.client.arguments import number_from
 from aserpc.parallel.asking import AT_ONCE, FutureCalculator, asking, in_threads, with_results
 from aserpc.parallel.relaxations import step_limit
 
@@ -117,8 +118,7 @@ def ensemble(
     """
     numbers = _seeds(seeds)
     limit = step_limit(steps)
-    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-        raise ValueError(f"interval is a number of steps from 1, not {interval!r}")
+    interval = number_from(1, "interval", interval, "a number of steps")
     functions = dict(OBSERVABLES if observe is None else observe)
     with asking([atoms], calculator, client) as asked:
 

@@ -15,7 +15,8 @@ from typing import Any
 from ase import Atoms
 
 from aserpc.client import Client
-from aserpc.client.arguments import positive
+from aserpc.client.arguments import number_from, optimizer_maker, positive
+from aserpc.client.windows import several
 from aserpc.parallel.asking import AT_ONCE, FutureCalculator, asking, in_threads, with_results
 
 
@@ -80,6 +81,7 @@ def relax(
         A list of the relaxed structures with their results; ``converged`` and ``steps`` tell how
         each ended.
     """
+    several(structures)
     structures = list(structures)
     if not structures:
         raise ValueError("there are no structures to relax")
@@ -89,13 +91,14 @@ def relax(
         from ase.optimize import BFGS
 
         optimizer = BFGS
+    make = optimizer_maker("optimizer", optimizer)
     with asking(structures, calculator, client) as asked:
 
         def one(given: Atoms) -> tuple[Atoms, bool, int]:
             atoms = given.copy()
             calc = atoms.calc = FutureCalculator(asked)
             target = atoms if cell_filter is None else cell_filter(atoms)
-            with optimizer(target, logfile=None) as optimizing:
+            with make(target, logfile=None) as optimizing:
                 converged = optimizing.run(fmax=fmax, **limit)
             atoms.get_forces()  # of the last positions; they are known unless it ended elsewhere
             atoms.get_potential_energy()
@@ -109,8 +112,4 @@ def relax(
 
 def step_limit(steps: int | None) -> dict[str, int]:
     """Return what to give to an optimizer's ``run``; raise ValueError for what is no number."""
-    if steps is None:
-        return {}
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps is a number from 0, not {steps!r}")
-    return {"steps": steps}
+    return {} if steps is None else {"steps": number_from(0, "steps", steps)}
