@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.io import write
@@ -58,6 +59,23 @@ def test_faults_are_named(cli: Cli) -> None:
     told = json.loads(done.output)
     assert "can't be made here" in told["how"]
     assert told["unseen"] == {"charged": "charge"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "alone"),
+    [
+        ("order", "values: forces [", "permuted: forces ["),
+        ("stale", "cache: after another", "slopes"),
+    ],
+)
+def test_faults_end_with_1(cli: Cli, fault: str, check: str, alone: str) -> None:
+    serve(cli, fault)
+    done = cli.run("verify", "it", "--against", PAIRS)
+    assert done.code == 1
+    assert f"molecule, {check}" in done.errors
+    done = cli.run("verify", "it", "--alone")
+    assert done.code == 1
+    assert f"molecule, {alone}" in done.errors
 
 
 def test_what_is_registered_here_is_compared_with_if_it_is_the_same(cli: Cli) -> None:
