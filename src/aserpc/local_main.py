@@ -25,15 +25,17 @@ LOOK_INTERVAL = 1.0
 def main() -> None:
     """Serve what the first line of standard input says, until standard input ends.
 
-    The folder that is the argument is removed then.
+    The folder that is the argument is removed then. What keeps it from serving is printed instead,
+    into the log in that folder, which whoever began it reads and removes.
     """
     logging.basicConfig(level=logging.WARNING)
-    try:
-        line = sys.stdin.readline()
-        if line:  # else the parent was killed at once
+    line = sys.stdin.readline()
+    if line:  # else the parent was killed at once
+        try:
             _serve(json.loads(line))
-    finally:
-        shutil.rmtree(sys.argv[1], ignore_errors=True)
+        except (AserpcError, OSError) as error:
+            sys.exit(str(error))
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 def _serve(spec: dict[str, Any]) -> None:
