@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aserpc import blas_threads
 from aserpc.cli.console import complain, print_table
 from aserpc.cli.results import Finished, path_beside
 from aserpc.cli.structures import Structure, check_output, read_structures
@@ -220,7 +221,7 @@ def _relaxed(
     service: LocalService | None,
     waiting: dict[Future[Any], Structure],
 ) -> Iterator[Structure]:
-    with ThreadPoolExecutor(threads) as executor:
+    with blas_threads.one_each(), ThreadPoolExecutor(threads) as executor:
         try:
             for structure in structures:
                 waiting[executor.submit(_relax, job, structure, name, address)] = structure

@@ -23,6 +23,7 @@ from ase.calculators.calculator import (
 )
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aserpc import blas_threads
 from aserpc.client import Client, RemoteCalculator, Results
 from aserpc.client.arguments import calculator_name, number_from
 
@@ -179,7 +180,8 @@ def in_threads(
     one they wait for.
     """
     at_once = number_from(1, "at_once", at_once)
-    with ThreadPoolExecutor(min(at_once, len(items)), "aserpc parallel") as executor:
+    threads = ThreadPoolExecutor(min(at_once, len(items)), "aserpc parallel")
+    with blas_threads.one_each(), threads as executor:
         futures = [executor.submit(function, item) for item in items]
         try:
             for future in as_completed(futures):
