@@ -101,7 +101,8 @@ def test_flags_say_how_many_are_computed_together(
     wait_for(lambda: cli.status()["running_requests"] == {"it": sum(calls)})
     (tmp_path / "go").touch()
     assert [each.result() for each in asked] == [0.5, *[2.0] * (sum(calls) - 1)]
-    assert site.calls() == calls
+    # The last ones may still be on their way to the worker when it begins with the next.
+    assert sorted(site.calls()) == sorted(calls)
 
 
 def test_how_many_are_computed_together_is_a_key_of_the_table(cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aserpc import Client
 from aserpc.errors import BusyError
 from aserpc.messages import Answer
-from support.asking import Elapsed, atom, energy_at
+from support.asking import atom, energy_at
 from support.peers import FakeClient, FakeWorker
 from support.processes import Cli, Process
 from support.waiting import wait_for
@@ -82,10 +82,8 @@ def test_one_call_beside_ten_thousand_does_not_wait_for_them(cli: Cli) -> None:
     energy_at(beside, 1)
     with Client(cli.frontend, 60_000) as many:
         futures = [many.submit("spring", atom(number)) for number in range(10_000)]
-        with Elapsed() as waited:
-            assert energy_at(beside, 4) == 8
-        left = sum(not future.done() for future in futures)
-        with Elapsed() as all_of_them:
-            futures[-1].result(50)
-    assert left > 5000, f"{left} of 10,000 still waited"
-    assert waited.seconds < all_of_them.seconds / 5
+        waiting = [future for future in futures if not future.done()]
+        assert energy_at(beside, 4) == 8
+        left = sum(not future.done() for future in waiting)
+        futures[-1].result(50)
+    assert left > len(waiting) / 2, f"{left} of {len(waiting)} still waited"
