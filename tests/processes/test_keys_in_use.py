@@ -12,7 +12,7 @@ import pytest
 
 from aserpc.security.keys import make_key
 from support.managed import offers, table, write
-from support.processes import CALCULATORS, Cli, Process
+from support.processes import CALCULATORS, Cli, Done, Process
 from support.waiting import wait_for
 
 EVERYWHERE = "tcp://127.0.0.1:*"
@@ -156,7 +156,13 @@ def test_a_revoked_workers_process_ends_and_a_revoked_client_is_told(machine: Ma
     assert worker.wait() == 1
     assert "its key is not allowed any more" in worker.errors()
     head.run("keys", "revoke", "me")
-    done = laptop.run("status", "--broker", frontend)
+
+    def refused() -> Done | None:
+        done = laptop.run("status", "--broker", frontend)
+        return done if done.code else None
+
+    done = wait_for(refused)  # the broker looks once a second
+    assert done is not None
     assert done.code == 2
     assert re.search(r"^aserpc: .* does not allow the key client:me; .*keys allow", done.errors)
     assert len(done.errors.splitlines()) == 1
