@@ -64,12 +64,12 @@ def _reader(names: list[str]) -> Callable[[Message], tuple[Any, ...]]:
 
 
 _VALUES = {kind: _reader([name for name, _ in fields]) for kind, fields in _FIELDS.items()}
-_packer = msgpack.Packer()  # to make one takes longer than to use it
 
 
 def pack_header(message: Message) -> bytes:
     """Return the header frame of a message."""
-    header: bytes = _packer.pack((PROTOCOL_VERSION, *_VALUES[message.KIND](message)))
+    # A packer that is kept would be a fifth of a microsecond faster, but threads must not share it.
+    header: bytes = msgpack.packb((PROTOCOL_VERSION, *_VALUES[message.KIND](message)))
     return header
 
 

@@ -127,7 +127,6 @@ class Channel:
         finally:
             self._news.clear()
         (end,) = resolved
-        self._stale = isinstance(end.error, BrokerSilentError)
         return end
 
     def exchange(self, message: Message, expected: type[M], timeout: float) -> M:
