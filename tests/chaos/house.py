@@ -21,7 +21,7 @@ from chaos.clients import Task
 from chaos.proxy import Proxy
 from chaos.records import Chronicle
 from support.managed import table, write
-from support.processes import Cli, Process
+from support.processes import TESTS, Cli, Process
 from support.waiting import wait_for
 
 #: Of the service, s. A worker that is stopped for longer than the first is lost; what hangs ends
@@ -40,7 +40,7 @@ LOOK_INTERVAL = 0.3
 #: How long the service may take to be whole again when it is left alone, s.
 PATIENCE = 90.0
 
-ANSWERS, TESTS = f"{answers.__file__}:Known", str(Path(__file__).parents[1])
+ANSWERS = f"{answers.__file__}:Known"
 
 
 @dataclass

@@ -16,7 +16,7 @@ from support.waiting import SOON
 #: One of two sockets floods the other from a process of its own, and is killed. The other reads
 #: only after a heartbeat interval, which is 1 s.
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 import zmq
 from aserpc import transport
 
@@ -43,7 +43,7 @@ def flood(blocked):
         except zmq.Again:  # a ROUTER can be polled for all its peers only
             break
     blocked.set()
-    time.sleep(600)
+    signal.pause()
 
 fork = multiprocessing.get_context("fork")
 blocked = fork.Event()
@@ -58,6 +58,8 @@ else:
 assert blocked.wait(20)
 other.kill()
 other.join()
+# libzmq's timer of 1 s, which ended the process, has to go by. It tells nobody that it has, so
+# there is no condition to wait for.
 time.sleep(1.5)
 assert mine.poll(1000)
 """

@@ -27,7 +27,7 @@ from aserpc.errors import BrokerStoppedError, RegistryError, SettingsError, Work
 from support import calculators
 from support.asking import atom
 from support.calculators import Spring
-from support.processes import Cli, Process
+from support.processes import TESTS, Cli, Process
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -230,18 +230,19 @@ def is_alive(pid: int) -> bool:
 
 
 SCRIPT = """
-import functools, json, os, signal, sys, time
+import functools, json, os, signal, sys
+from pathlib import Path
 import aserpc
 from ase import Atoms
 from support.calculators import Gate
+from support.waiting import wait_for
 
 if __name__ == "__main__":
     gate = functools.partial(Gate, sys.argv[1])
     client = aserpc.local({"gate": gate}, workers=2)
     with client:
         futures = [client.submit("gate", Atoms("H")) for _ in range(4)]
-        while not os.path.exists(f"{sys.argv[1]}/then"):
-            time.sleep(0.01)
+        wait_for(Path(sys.argv[1], "then").exists)
         THEN
         for future in futures:
             future.result()
@@ -255,8 +256,7 @@ def script(cli: Cli, tmp_path: Path, folders: Path) -> Any:
     def start(then: str = "") -> tuple[Process, set[int]]:
         path = cli.cwd / "script.py"
         path.write_text(SCRIPT.replace("THEN", then))
-        tests = str(Path(calculators.__file__).parents[1])
-        variables = {"TMPDIR": str(folders), "PYTHONPATH": tests}
+        variables = {"TMPDIR": str(folders), "PYTHONPATH": TESTS}
         # Not as a source: a script is a file.
         process = cli._start((str(path), str(tmp_path)), variables, "script")
         wait_for(lambda: len(list(tmp_path.glob("started-*"))) == 2, what=process.errors)
@@ -281,7 +281,7 @@ def test_nothing_is_left_of_a_script_that_is_killed(script: Any) -> None:
 def test_nothing_is_left_of_a_script_that_is_killed_but_for_a_fork_of_it(
     script: Any, tmp_path: Path
 ) -> None:
-    process, others = script(f"if os.fork() == 0: open('{tmp_path}/fork', 'w'); time.sleep(1000)")
+    process, others = script(f"if os.fork() == 0: open('{tmp_path}/fork', 'w'); signal.pause()")
     wait_for((tmp_path / "fork").exists)
     process.signal(signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, others)))
@@ -295,9 +295,8 @@ def test_nothing_is_left_of_a_command_that_is_killed(
         f"from support.calculators import Gate\ndef make():\n    return Gate({str(tmp_path)!r})\n"
     )
     write(cli.cwd / "in.xyz", [bulk("Cu")] * 4)
-    tests = str(Path(calculators.__file__).parents[1])
     process = cli.start(
-        *("run", "gate:make", "in.xyz", "--workers", "2"), TMPDIR=str(folders), PYTHONPATH=tests
+        *("run", "gate:make", "in.xyz", "--workers", "2"), TMPDIR=str(folders), PYTHONPATH=TESTS
     )
     wait_for(lambda: len(list(tmp_path.glob("started-*"))) == 2, what=process.errors)
     workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("started-*")]

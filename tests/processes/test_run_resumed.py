@@ -12,13 +12,14 @@ from ase.build import bulk
 from ase.io import read, write
 
 from aserpc.cli.results import MAGIC, read_payloads
-from support.processes import Cli, Process
+from support.processes import TESTS, Cli, Process
 from support.waiting import wait_for
 
 #: Notes what it computes, and waits for a gate at the Nth calculation of a process.
 NOTES = """
-import os, pathlib, time
+import pathlib
 from ase.calculators.emt import EMT
+from support.waiting import wait_for
 folder = pathlib.Path(__file__).parent
 
 class Noting(EMT):
@@ -28,8 +29,7 @@ class Noting(EMT):
         super().calculate(atoms, *args, **kwargs)
         if Noting.computed == 5 and not (folder / "go").exists():
             (folder / "stuck").touch()
-            while not (folder / "go").exists():
-                time.sleep(0.01)
+            wait_for((folder / "go").exists)
         Noting.computed += 1
         with open(folder / "computed", "a") as file:
             file.write(f"{atoms.cell.volume:.6f}\\n")
@@ -41,6 +41,7 @@ NUMBER = 20
 @pytest.fixture
 def folder(cli: Cli) -> Path:
     (cli.cwd / "notes.py").write_text(NOTES)
+    cli.env["PYTHONPATH"] = TESTS
     (cli.cwd / "go").touch()
     write(cli.cwd / "in.extxyz", [bulk("Cu", a=3.5 + 0.01 * n) for n in range(NUMBER)])
     return cli.cwd

@@ -262,7 +262,7 @@ class Counted(Spring):
             # PyDLL, unlike CDLL, keeps the lock during the call.
             ctypes.PyDLL(None).usleep(int(seconds * 1e6))
         else:
-            threading.Event().wait(seconds)
+            PAUSE.wait(seconds)
         note(self.file, f"ended {atoms.info['token']} {os.getpid()}")
         return super().compute(atoms, properties)
 

@@ -21,6 +21,9 @@ assert calculators  # installed, not only importable from here
 #: Write ``f"{CALCULATORS}:Gate"`` to have a worker serve it.
 CALCULATORS = Path(ours.__file__)
 
+#: For the PYTHONPATH of processes that import from here.
+TESTS = str(Path(__file__).parents[1])
+
 
 @dataclass(frozen=True)
 class Done:
