@@ -39,6 +39,11 @@ ZMTP_HEARTBEAT_INTERVAL = 1000
 #: all requests may take counts those. More make nothing faster.
 READ_AHEAD = 100
 
+#: The same of a worker's or manager's connection, at either end: more than they ever have to say.
+#: libzmq 4.3 ends the process when a sign of life is due on a connection whose other end has gone
+#: while messages of it wait beyond this (its issue 4841).
+WORKER_READ_AHEAD = 100_000
+
 #: How long an attempt to connect may take, ms. In a cut network TCP waits twice as long before each
 #: next packet, and would go on to for a minute or more once the network is back.
 CONNECT_TIMEOUT = 5000
@@ -143,9 +148,6 @@ def seed_routing_ids() -> None:
 
 
 def _heartbeat(sock: Socket, timeout: float) -> None:
-    # libzmq 4.3 ends the process when it asks for a sign of life on a connection whose other end
-    # has gone while messages of it were not yet read (its issue 4841): so nothing stays unread.
-    sock.set(zmq.RCVHWM, 0)
     # TTL is the peer's view of us; libzmq caps it at 6553.5 s.
     milliseconds = max(1, int(min(timeout * 1000, 6_553_000)))
     sock.set(zmq.HEARTBEAT_IVL, min(ZMTP_HEARTBEAT_INTERVAL, max(1, milliseconds // 2)))
@@ -200,10 +202,9 @@ def router(
     sock.set(zmq.SNDHWM, high_water_mark)
     sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE)
     _keep_alive(sock, timeout)
+    sock.set(zmq.RCVHWM, WORKER_READ_AHEAD if handover else READ_AHEAD)
     if handover:
         _heartbeat(sock, timeout)
-    else:
-        sock.set(zmq.RCVHWM, READ_AHEAD)
     return sock
 
 
@@ -228,7 +229,7 @@ def dealer(
     sock = _make_socket(context, zmq.DEALER)
     if named:
         sock.set(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(16))  # a leading 0 is libzmq's own
-        sock.set(zmq.RCVHWM, 0)  # for the same reason as the broker's, whose question it answers
+        sock.set(zmq.RCVHWM, WORKER_READ_AHEAD)
     if curve is not None:
         sock.set(zmq.CURVE_SERVERKEY, z85.encode(curve.broker))
         sock.set(zmq.CURVE_PUBLICKEY, z85.encode(curve.public))
