@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def main() -> int:
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 9)
 
+    # As Ctrl-C: the processes end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     report = Report(machine(rounds))
     for part in options.only:
         print(f"measuring: {part}", file=sys.stderr)
