@@ -109,7 +109,9 @@ class CommitteeCalculator(Calculator):
             # What the script needed before may be what fails for this system.
             found = self._ask(atoms, names)
             self._needs.forget_others(names[0])
-        self._found = [_merged(*pair) for pair in zip(self._found or found, found, strict=True)]
+        self._found = [
+            new.with_known(known) for known, new in zip(self._found or found, found, strict=True)
+        ]
         self._packed = pack_atoms(atoms).owned()
         self.atoms = atoms.copy()
         self.results = self._combined()
@@ -201,10 +203,3 @@ class CommitteeCalculator(Calculator):
             results[f"{name}_std"] = float(deviation) if scalar else deviation
             results[_MEMBERS.get(name, f"{name}_committee")] = members
         return results
-
-
-def _merged(known: Results, new: Results) -> Results:
-    """Return what is known of one system together."""
-    merged = Results({**known, **new})
-    merged.provenance = new.provenance
-    return merged

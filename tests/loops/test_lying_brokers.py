@@ -60,7 +60,7 @@ def test_answers_that_can_t_be_are_a_protocol_error(liar: HostileBroker, told: s
         future = client.submit("it", atom(1), ["energy"])
         answer(liar, *ODD[told])
         with pytest.raises(ProtocolError, match=told):
-            future.result(20)
+            assert future.result(20).provenance
 
 
 QUESTIONS: list[Callable[[str], Any]] = [

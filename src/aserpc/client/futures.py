@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
 from ase import Atoms
@@ -21,7 +22,7 @@ from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
 from aserpc.client.state import Effect, Resolve
 from aserpc.client.windows import WINDOW, Window, attach, nothing, stream
-from aserpc.messages import Request
+from aserpc.messages import Answer, Request
 from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
 from aserpc.settings import load_settings
 
@@ -33,15 +34,21 @@ PROPERTIES = ("energy", "forces")
 
 
 class Results(dict[str, Any]):
-    """A calculator's results: {property: value}.
+    """A calculator's results: {property: value}."""
 
-    Attributes
-    ----------
-    provenance : dict
-        Where they come from, see `RemoteCalculator.provenance`.
-    """
+    def __init__(self, values: Mapping[str, Any], answer: Answer) -> None:
+        super().__init__(values)
+        self._answer = answer
 
-    provenance: dict[str, Any]
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where they come from, see `RemoteCalculator.provenance`."""
+        # What a worker tells of itself is longer than most results: few look at it.
+        return provenance(self._answer)
+
+    def with_known(self, known: Mapping[str, Any]) -> Results:
+        """Return these with others of the same structure."""
+        return Results({**known, **self}, self._answer)
 
 
 class Client:
@@ -395,6 +402,4 @@ def _results(end: Resolve, calculator: str) -> Results:
     assert end.answer is not None
     if end.answer.error is not None:
         raise to_exception(end.answer.error, calculator)
-    results = Results(unpack_results(end.payload))
-    results.provenance = provenance(end.answer)
-    return results
+    return Results(unpack_results(end.payload), end.answer)
