@@ -266,6 +266,5 @@ class House:
     def is_empty(self) -> bool:
         """Whether the state keeps nothing more."""
         state = self.state
-        # Answers, and clients without requests, are forgotten in time.
-        timers = len(state._timers) - len(state.clients) - state.answers.is_timed
+        timers = len(state._timers) - state.routine_timers
         return not any((state.jobs, state.held, state.workers, state.calculators, timers))

@@ -47,7 +47,7 @@ def check_consistency(state: BrokerState) -> None:
     condemned = sum(job.state is JobState.CONDEMNED for job in state.jobs.values())
     deadlines += condemned + len(state.deaths)
     others = len(state.workers) + 2 * len(state.calculators) + len(state.managers) + 1
-    others += len(state.clients) + 2  # one trial of all connections, one for the oldest answer
+    others += state.routine_timers + 2  # one trial of all connections
     assert len(state._timers) <= deadlines + others, "timers leak"
     _check_managers(state)
 
@@ -78,7 +78,7 @@ def _check_managers(state: BrokerState) -> None:
 def _check_worker(worker: Worker) -> None:
     assert worker.state not in (WorkerState.GONE, WorkerState.LOST)
     if worker.state in SERVING:
-        assert bool(worker.jobs) is (worker.state is WorkerState.BUSY)
+        assert bool(worker.jobs or worker.taken_back) is (worker.state is WorkerState.BUSY)
     elif worker.state is WorkerState.LOADING:
         assert not worker.jobs
     states = [job.state for job in worker.jobs.values()]

@@ -44,6 +44,8 @@ class Worker:
     link: Link = field(default_factory=Link)
     #: How many it computes together, and what it computes now.
     max_batch: int = 1
+    #: How long it says that it computes, s: it may be sent several requests ahead.
+    seconds: float = 0.0
     batch: list[Job] = field(default_factory=list)
     computed: list[RequestKey] = field(default_factory=list)
 
@@ -116,6 +118,8 @@ class Network:
                 self.workers[effect.peer].link.down.append(parcel)
             else:
                 todo += self.broker.unreachable(effect.peer, effect.message, self.now)
+        for worker in self.broker.workers.values():
+            self.excused |= worker.taken_back  # it may have begun it before it reads that
         check_consistency(self.broker)
 
     # ---- links -----------------------------------------------------------------------------------
@@ -200,11 +204,13 @@ class Network:
 
     # ---- workers ---------------------------------------------------------------------------------
 
-    def start_worker(self, name: str, capacity: int, max_batch: int = 1) -> bytes:
+    def start_worker(
+        self, name: str, capacity: int, max_batch: int = 1, seconds: float = 0.0
+    ) -> bytes:
         self.count += 1
         peer = b"worker %d" % self.count
         state = WorkerState(name, {}, IDLE_TIMEOUT, HEARTBEAT, self.now, capacity=capacity)
-        self.workers[peer] = Worker(state, max_batch=max_batch)
+        self.workers[peer] = Worker(state, max_batch=max_batch, seconds=seconds)
         self.put(peer, state.start())
         return peer
 
@@ -233,7 +239,8 @@ class Network:
                 self.excused.discard(request.key)
             self.computed_at[request.key] = self.now
             results: list[Buffer] = [b"results of %d" % request.id]
-            self.put(peer, worker.state.computed(Answer(*request.key), self.now, results))
+            answer = Answer(*request.key, seconds=worker.seconds)
+            self.put(peer, worker.state.computed(answer, self.now, results))
 
     def finish(self, peer: bytes) -> None:
         self.put(peer, self.workers[peer].state.finish(self.now))

@@ -125,14 +125,6 @@ def test_those_that_could_not_be_in_the_batch_are_not_suspected(house: House) ->
     assert marked == [first, *same[:2]]
 
 
-def test_a_worker_that_computes_in_turn_dies_of_the_first(house: House) -> None:
-    house.serve(b"w", capacity=3)
-    keys = ask(house, 3)
-    house.vanish(b"w")
-    assert [house.job(key).attempts for key in keys] == [1, 0, 0]
-    assert not any(house.job(key).alone for key in keys)
-
-
 def test_one_that_is_cancelled_is_company_all_the_same(house: House) -> None:
     house.serve(b"w", capacity=6, max_batch=3)
     first, second = ask(house, 2)

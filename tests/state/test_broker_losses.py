@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aserpc.broker.deaths import MAX_ATTEMPTS
+from aserpc.broker.deaths import ANSWER_TIME, MAX_ATTEMPTS
 from aserpc.messages import (
     Answer,
     Probe,
@@ -59,6 +59,7 @@ def test_requests_that_were_not_started_count_no_attempt_and_keep_their_order(
     house.serve(b"v", capacity=3)
     keys = [house.ask(number, "ab"[number % 2]) for number in range(5)]
     house.load(b"w")
+    house.wait(ANSWER_TIME)
     house.vanish(b"v")
     assert [house.job(key).attempts for key in keys] == [1, 0, 0, 0, 0]
     house.worker(b"w", ready())

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from aserpc.broker.clients import CLIENT_TIMEOUT, LOCAL_GRACE
 from aserpc.broker.deaths import MAX_ATTEMPTS
+from aserpc.broker.records import AHEAD_TIME
 from aserpc.broker.restart import LONG
 from aserpc.broker.tables import JobState
 from aserpc.messages import (
@@ -37,6 +38,7 @@ ORPHAN_TTL = 25.0
 CLIENTS = (b"client 0", b"client 1", b"client 2")
 numbers = st.integers(0, 1000)
 names = st.sampled_from(["lj", "lj", "lj", "emt"])
+times = st.sampled_from([1.0, AHEAD_TIME / 2, AHEAD_TIME / 4])
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Model:
     capacity: int = 1
     max_batch: int = 1
     differs: int = 0
+    #: How long it says that it computes, s: it may be sent several requests ahead.
+    seconds: float = 0.0
 
     def ready(self, running: Iterable[RequestKey] = ()) -> Ready:
         """Return what it says of itself."""
@@ -85,7 +89,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.count = 0
         for capacity in capacities:
             self.hello("lj")
-            self.is_ready(0, capacity, 0, False)
+            self.is_ready(0, capacity, 0, False, 0.0)
 
     # ---- the model -------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class BrokerMachine(RuleBasedStateMachine):
         before = self.answered_at.get(key, float("-inf"))
         assert self.house.now >= before + ORPHAN_TTL, "it was computed twice"
         self.answered_at[key] = self.house.now
-        self.house.answer(peer, key)
+        self.house.answer(peer, key, seconds=self.workers[peer].seconds)
 
     def some(self, number: int, *, ready: bool | None = None) -> bytes | None:
         """Pick a worker."""
@@ -284,10 +288,10 @@ class BrokerMachine(RuleBasedStateMachine):
     # ---- workers ---------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.workers) < 6)
-    @rule(name=names, capacity=st.integers(1, 3), batches=st.booleans())
-    def serve(self, name: str, capacity: int, batches: bool) -> None:
+    @rule(name=names, capacity=st.integers(1, 3), batches=st.booleans(), seconds=times)
+    def serve(self, name: str, capacity: int, batches: bool, seconds: float) -> None:
         self.hello(name)
-        self.is_ready(len(self.workers) - 1, capacity, 0, batches)
+        self.is_ready(len(self.workers) - 1, capacity, 0, batches, seconds)
 
     @precondition(lambda self: len(self.workers) < 6)
     @rule(name=names)
@@ -302,11 +306,15 @@ class BrokerMachine(RuleBasedStateMachine):
         capacity=st.integers(1, 3),
         differs=st.sampled_from([0, 0, 0, 1]),
         batches=st.booleans(),
+        seconds=times,
     )
-    def is_ready(self, number: int, capacity: int, differs: int, batches: bool) -> None:
+    def is_ready(
+        self, number: int, capacity: int, differs: int, batches: bool, seconds: float
+    ) -> None:
         peer = self.some(number, ready=False)
         if peer is not None:
             worker = self.workers[peer]
+            worker.seconds = seconds
             capacity, most = (2 * capacity, capacity) if batches else (capacity, 1)
             worker.capacity, worker.max_batch = capacity, most
             worker.is_ready, worker.differs = True, differs

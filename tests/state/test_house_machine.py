@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from aserpc.broker.records import AHEAD_TIME
 from aserpc.worker.state import Phase
 
 from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT
@@ -18,16 +19,17 @@ from .network import IDLE_TIMEOUT, Network
 
 numbers = st.integers(0, 1000)
 names = st.sampled_from(["lj", "lj", "lj", "emt"])
+times = st.sampled_from([1.0, AHEAD_TIME / 2, AHEAD_TIME / 4])
 
 
 class HouseMachine(RuleBasedStateMachine):
     """The house, as people, machines and bad luck treat it."""
 
-    @initialize(sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=3))
-    def begin(self, sizes: list[tuple[int, int]]) -> None:
+    @initialize(sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), times), max_size=3))
+    def begin(self, sizes: list[tuple[int, int, float]]) -> None:
         self.net = Network()
-        for capacity, max_batch in sizes:
-            self.net.load(self.net.start_worker("lj", capacity, max_batch))
+        for capacity, max_batch, seconds in sizes:
+            self.net.load(self.net.start_worker("lj", capacity, max_batch, seconds))
         self.net.deliver_all()
 
     def peers(self) -> list[bytes]:
@@ -71,10 +73,13 @@ class HouseMachine(RuleBasedStateMachine):
         name=names,
         capacity=st.integers(1, 6),
         max_batch=st.integers(1, 3),
+        seconds=times,
         loads=st.sampled_from([True, True, False]),
     )
-    def start_worker(self, name: str, capacity: int, max_batch: int, loads: bool) -> None:
-        peer = self.net.start_worker(name, capacity, max_batch)
+    def start_worker(
+        self, name: str, capacity: int, max_batch: int, seconds: float, loads: bool
+    ) -> None:
+        peer = self.net.start_worker(name, capacity, max_batch, seconds)
         if loads:
             self.net.load(peer)
 

@@ -13,8 +13,8 @@ import aserpc
 ROOT = Path(aserpc.__file__).parent
 
 BROKER = (
-    "tables", "peers", "records", "answers", "clients", "requests", "orphans", "deaths", "workers",
-    "managers", "roster", "restart", "state", "effects", "snapshot", "queues",
+    "tables", "peers", "records", "answers", "clients", "requests", "ahead", "orphans", "deaths",
+    "workers", "managers", "roster", "restart", "state", "effects", "snapshot", "queues",
 )  # fmt: skip
 MESSAGES = ("__init__", "base", "client", "manager", "requests", "sides", "worker")
 PURE = [

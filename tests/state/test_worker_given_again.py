@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aserpc.messages import Answer, Message, Ready, RequestKey, Stay, Unknown
+from aserpc.messages import MAX_AHEAD, Answer, Message, Ready, RequestKey, Stay, Unknown
 from aserpc.worker.given import KEEP_SIZE, KEEP_TIME
 from aserpc.worker.state import REGISTER_INTERVAL
 
@@ -12,12 +12,13 @@ from .builders import House, about, ready, request
 from .worker_desk import HEARTBEAT, Desk, kinds
 
 RESULTS = b"results"
+CAPACITY = 3
 
 
 @pytest.fixture
 def desk() -> Desk:
-    """A worker that may have three requests."""
-    desk = Desk(capacity=3)
+    """A worker that may have three requests, and some more."""
+    desk = Desk(capacity=CAPACITY)
     desk.now += REGISTER_INTERVAL
     return desk
 
@@ -62,8 +63,8 @@ def test_a_broker_that_has_all_gets_none(desk: Desk) -> None:
 
 
 def test_as_many_are_kept_as_it_may_have_requests(desk: Desk) -> None:
-    keys = [compute(desk, number) for number in range(5)]
-    assert given(desk.get(Unknown())) == keys[2:]
+    keys = [compute(desk, number) for number in range(20)]
+    assert given(desk.get(Unknown())) == keys[-CAPACITY - MAX_AHEAD :]
 
 
 def test_each_is_given_again_once(desk: Desk) -> None:

@@ -21,6 +21,10 @@ MAX_LOSSES = 5
 #: refused: it is perhaps too large for their connections.
 MAX_STRAYS = 5
 
+#: How long an answer may take from a worker on this machine, s: it is lost if the worker dies
+#: meanwhile of the next request.
+ANSWER_TIME = 1.0
+
 #: How long the last words of a worker may take to come from its manager, s.
 EVIDENCE_TIME = 1.0
 
@@ -69,7 +73,7 @@ class Deaths(Orphans):
 
         Where there may be several, each is computed alone from now on, and only that counts.
         """
-        jobs = suspects(worker)
+        jobs = suspects(worker, now)
         if not jobs:
             return []
         first, limit, spawn_id = jobs[0], worker.calculation_timeout, worker.spawn_id
@@ -79,7 +83,7 @@ class Deaths(Orphans):
         death = Death(worker.label, how, seen, first, len(jobs), overdue, is_open)
         for job in jobs:
             job.deaths.append(death)
-            job.alone = worker.max_batch > 1
+            job.alone = True
         if spawn_id is not None and death.open:
             self.deaths[spawn_id] = death
             death.timer = self._timers.at(now + EVIDENCE_AGE, self._forget_death, spawn_id)
@@ -155,16 +159,22 @@ class Deaths(Orphans):
         # Another worker computes it: its answer, or its death, decides.
 
 
-def suspects(worker: Worker) -> list[Job]:
-    """Return the requests that a worker may be computing: one, unless it computes batches.
+def suspects(worker: Worker, now: float) -> list[Job]:
+    """Return the requests that a worker may be computing.
 
-    A batch begins with the request that was sent first, and has no other options than that.
+    It is the first one, unless that was sent just now and others after it: its answer may have been
+    on the way. A batch begins with the first, and has no other options than that.
     """
     jobs = list(worker.jobs.values())
-    if not jobs or (worker.max_batch == 1 and jobs[0].state is not JobState.RUNNING):
+    if not jobs:
         return []
-    options = jobs[0].request.options
-    return [job for job in jobs if job.request.options == options][: worker.max_batch]
+    first = jobs[0]
+    if worker.max_batch > 1:
+        options = first.request.options
+        return [job for job in jobs if job.request.options == options][: worker.max_batch]
+    if len(jobs) > 1 and now < first.started_at + ANSWER_TIME:
+        return jobs
+    return [first] if first.state is JobState.RUNNING else []
 
 
 def verdict(job: Job) -> tuple[str, str] | None:

@@ -7,9 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-from aserpc.broker.effects import ToClient
+from aserpc.broker.ahead import Ahead
 from aserpc.broker.records import Job, Worker
-from aserpc.broker.requests import Requests
 from aserpc.broker.tables import JobState
 from aserpc.messages import Answer, Buffer, Cancel, Request, RequestKey
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 MAX_GIVEN_UP = 10_000
 
 
-class Orphans(Requests):
+class Orphans(Ahead):
     """The broker's requests, with those that only their workers know of."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -80,7 +79,5 @@ class Orphans(Requests):
             logger.info("keeping an answer to a request of the broker before")
             self.answers.keep(b"", answer, payload, now)
         elif job.state is JobState.QUEUED and not job.started_at:
-            self._forget(job, JobState.DONE)
-            self.answers.keep(job.client, answer, payload, now)
-            self._effects.append(ToClient(job.client, answer, payload))
+            self._was_computed(job, answer, payload, now)
         # Else it runs elsewhere, or did: whoever answers first may be anybody's guess.

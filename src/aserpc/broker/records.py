@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aserpc.broker.queues import Turns
 from aserpc.broker.tables import JobState, WorkerState
-from aserpc.messages import Buffer, Request, RequestKey
+from aserpc.messages import MAX_AHEAD, Buffer, Request, RequestKey
 from aserpc.timers import Timer
 
 if TYPE_CHECKING:
@@ -22,6 +22,13 @@ TAKING = STARTING | SERVING
 
 #: For how many sessions a calculator's last worker is remembered.
 AFFINITY_SIZE = 10_000
+
+#: Weight of a calculation's time in the mean of its worker or calculator.
+RECENT = 0.2
+
+#: What a worker is sent ahead takes about so long at most, s: as long as an answer and the next
+#: request are on their way. Another client's one request waits for it, so it is no longer.
+AHEAD_TIME = 0.0003
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +108,12 @@ class Worker:
     expected: bool = False
     #: Whether it may have requests of the broker before, rather than of this one.
     inherited: bool = True
+    #: Mean time of its calculations, s, the last ones counting most; 0: none yet.
+    seconds: float = 0.0
+    #: How many requests it is sent ahead of the answers.
+    ahead: int = 0
+    #: Requests that it was sent ahead and is to give back; it has not said yet what became of them.
+    taken_back: set[RequestKey] = field(default_factory=set)
 
     @property
     def label(self) -> str:
@@ -111,10 +124,22 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether it can be sent another request."""
-        if len(self.jobs) >= self.capacity:
+        if len(self.jobs) >= max(self.capacity, 1 + self.ahead) or self.taken_back:
             return False
         first = next(iter(self.jobs.values()), None)
         return first is None or not first.alone
+
+    def took(self, seconds: float) -> None:
+        """Take it that it computed a request in so many seconds."""
+        self.seconds = recent_mean(self.seconds, seconds)
+        # Batches are sent ahead by their capacity.
+        if self.max_batch == 1 and self.seconds:
+            self.ahead = min(MAX_AHEAD, int(AHEAD_TIME / self.seconds))
+
+    def took_at_least(self, seconds: float) -> None:
+        """Take it that a calculation takes longer than the others did."""
+        self.seconds = max(self.seconds, seconds)
+        self.ahead = 0
 
     @property
     def spawn_id(self) -> str | None:
@@ -173,6 +198,11 @@ class Client:
     gone_since: float | None = None
     #: When it is to be looked at next.
     timer: Timer | None = None
+
+
+def recent_mean(mean: float, value: float) -> float:
+    """Return a mean, 0 of nothing, with another value."""
+    return mean + RECENT * (value - mean) if mean else value
 
 
 def _process(identity: Mapping[str, Any]) -> tuple[int | str, str]:

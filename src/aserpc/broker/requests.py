@@ -10,8 +10,8 @@ from aserpc.broker.answers import weigh
 from aserpc.broker.clients import Clients
 from aserpc.broker.effects import Effect, ToClient, ToWorker
 from aserpc.broker.peers import same_user
-from aserpc.broker.records import Calculator, Job, Manager, Worker
-from aserpc.broker.snapshot import progress
+from aserpc.broker.records import Calculator, Job, Manager, Worker, recent_mean
+from aserpc.broker.snapshot import nobody, progress
 from aserpc.broker.tables import JobState, WorkerState, is_allowed
 from aserpc.messages import (
     Answer,
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from aserpc.broker.deaths import Death
 
 logger = logging.getLogger(__name__)
-
-#: Weight of a calculation's time in the mean of its calculator.
-RECENT = 0.2
-
-#: How many of the names that are served an error lists.
-MAX_NAMES = 50
 
 #: Where nothing else is said, the requests that may wait for one calculator, and what all requests
 #: may take in memory, in bytes: as many structures of 400 atoms.
@@ -130,7 +124,8 @@ class Requests(Clients):
             return
         if calculator is None or not calculator.is_served():
             if now >= self.settles_at or (calculator is not None and calculator.fatal):
-                self._answer_failure(peer, request.key, *self._nobody(request.calculator))
+                error = nobody(self.calculators, request.calculator)
+                self._answer_failure(peer, request.key, *error)
                 return
             calculator = self._keep_open(request.calculator, now)
         size = weigh(payload)
@@ -186,23 +181,6 @@ class Requests(Clients):
     def _tell_demand(self, calculator: Calculator, now: float, *, at_once: bool = False) -> None:
         """Tell the calculator's manager soon how much it is asked for; see `Managers`."""
 
-    def _nobody(self, name: str) -> tuple[str, str]:
-        """Return the error for a calculator that nobody serves, and why."""
-        calculator = self.calculators.get(name)
-        if calculator is not None and calculator.fatal:
-            reason = f"No worker of {name!r} is started any more: {calculator.fatal}"
-            return "worker_failed", reason
-        names = sorted(n for n, c in self.calculators.items() if c.is_served() and n != name)
-        served = ", ".join(map(repr, names[:MAX_NAMES])) or "nothing"
-        if len(names) > MAX_NAMES:
-            served += f" and {len(names) - MAX_NAMES} more"
-        reason = (
-            f"No workers available for {name!r}: none serves it and none is starting. "
-            f"Served now: {served}. Start a worker with: aserpc worker {name}, or a manager that "
-            "starts workers on demand: aserpc manager"
-        )
-        return "no_workers", reason
-
     def _keep_open(self, name: str, now: float) -> Calculator:
         """Have requests wait for a calculator that the broker before may have served."""
         calculator = self.calculators.setdefault(name, Calculator(name))
@@ -211,7 +189,7 @@ class Requests(Clients):
         return calculator
 
     def _nobody_came(self, calculator: Calculator, now: float) -> None:  # noqa: ARG002
-        error = self._nobody(calculator.name)
+        error = nobody(self.calculators, calculator.name)
         for job in calculator.waiting():
             self._fail(job, JobState.FAILED, *error)
 
@@ -228,6 +206,8 @@ class Requests(Clients):
             calculator.served(request.session, worker)
             self._move_worker(worker, WorkerState.BUSY)
             self._effects.append(ToWorker(worker.peer, request, job.payload))
+            if len(worker.jobs) > worker.capacity:
+                self._sent_ahead(worker, now)
             self._tell_demand(calculator, now)  # it is idle no longer
 
     def _assign(self, job: Job, worker: Worker, now: float) -> None:
@@ -245,7 +225,9 @@ class Requests(Clients):
             worker.last_answer = answer.key
         job = worker.jobs.get(answer.key)
         if job is None:
-            if not is_again:
+            if answer.key in worker.taken_back:
+                self._given_back(worker, answer, payload, now)
+            elif not is_again:
                 self._late_answer(worker, answer, payload, now)
             return
         wanted = job.state is not JobState.CANCELLED
@@ -253,9 +235,10 @@ class Requests(Clients):
         if answer.part is None:
             worker.answered += 1
             worker.free_since = now
-            calculator = worker.calculator
-            weight = RECENT if calculator.seconds else 1.0
-            calculator.seconds += weight * (answer.seconds / answer.batch - calculator.seconds)
+            if not answer.is_refusal:
+                seconds, calculator = answer.seconds / answer.batch, worker.calculator
+                calculator.seconds = recent_mean(calculator.seconds, seconds)
+                worker.took(seconds)
             self._release(job, now)
             if wanted:
                 self._move_job(job, JobState.DONE)
@@ -266,6 +249,14 @@ class Requests(Clients):
             self._effects.append(ToClient(job.client, answer, payload))
         self._dispatch(worker.calculator, now)
         self._tell_demand(worker.calculator, now)
+
+    def _sent_ahead(self, worker: Worker, now: float) -> None:
+        """Take it that a worker was sent more than it takes at a time; see `Ahead`."""
+
+    def _given_back(
+        self, worker: Worker, answer: Answer, payload: list[Buffer], now: float
+    ) -> None:
+        """Take what became of a request that was taken back from a worker; see `Ahead`."""
 
     def _late_answer(
         self, worker: Worker | None, answer: Answer, payload: list[Buffer], now: float
@@ -305,7 +296,11 @@ class Requests(Clients):
         if following is not None and following.state is JobState.ASSIGNED:
             self._move_job(following, JobState.RUNNING)
             following.started_at = now
-        if not worker.jobs and worker.state is WorkerState.BUSY:
+        self._rest(worker)
+
+    def _rest(self, worker: Worker) -> None:
+        """Have a worker be idle if it has nothing more."""
+        if worker.state is WorkerState.BUSY and not (worker.jobs or worker.taken_back):
             self._move_worker(worker, WorkerState.IDLE)
         else:
             worker.calculator.file(worker)

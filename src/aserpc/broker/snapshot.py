@@ -13,6 +13,9 @@ from aserpc.messages import unpack_about
 #: worker in it.
 MAX_TEXT = 500
 
+#: How many of the names that are served an error lists.
+MAX_NAMES = 50
+
 
 def snapshot(
     by_name: Mapping[str, Calculator],
@@ -111,6 +114,24 @@ def _running(
     for worker in workers:
         counts[worker.calculator.name] += len(worker.jobs)
     return counts
+
+
+def nobody(by_name: Mapping[str, Calculator], name: str) -> tuple[str, str]:
+    """Return the error for a calculator that nobody serves, and why."""
+    calculator = by_name.get(name)
+    if calculator is not None and calculator.fatal:
+        reason = f"No worker of {name!r} is started any more: {calculator.fatal}"
+        return "worker_failed", reason
+    names = sorted(n for n, c in by_name.items() if c.is_served() and n != name)
+    served = ", ".join(map(repr, names[:MAX_NAMES])) or "nothing"
+    if len(names) > MAX_NAMES:
+        served += f" and {len(names) - MAX_NAMES} more"
+    reason = (
+        f"No workers available for {name!r}: none serves it and none is starting. "
+        f"Served now: {served}. Start a worker with: aserpc worker {name}, or a manager that "
+        "starts workers on demand: aserpc manager"
+    )
+    return "no_workers", reason
 
 
 def progress(job: Job, now: float) -> str:

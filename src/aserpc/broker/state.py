@@ -153,10 +153,17 @@ class BrokerState(Restart):
             "managers": len(self.managers),
             "processes": len(self.spawned),
             "deaths": len(self.deaths),
-            # But for those by which clients without requests, and answers, are forgotten.
-            "timers": len(self._timers) - len(self.clients) - self.answers.is_timed,
+            "timers": len(self._timers) - self.routine_timers,
             "unsent": self.unsent,
         }
+
+    @property
+    def routine_timers(self) -> int:
+        """How many timers are no request's, worker's or manager's.
+
+        By them clients without requests, answers and what was sent ahead are looked at.
+        """
+        return len(self.clients) + self.answers.is_timed + (self._ahead_timer is not None)
 
     def _owner(self, peer: bytes) -> Worker | Manager | None:
         """Return whose routing id an unknown peer has taken."""

@@ -97,6 +97,8 @@ class Workers(Deaths):
         for key, job in reversed(list(worker.jobs.items())):
             if key not in has and job.order <= ready.sent:
                 self._send_again(job, now)
+        worker.taken_back.clear()  # nor is it to say any more what became of those
+        self._rest(worker)
         self._claim(worker, ready.running, now)
         calculator.file(worker)  # by its capacity
         is_new = worker.state in STARTING

@@ -55,6 +55,7 @@ from aserpc.messages.sides import (
     TO_WORKER,
 )
 from aserpc.messages.worker import (
+    MAX_AHEAD,
     Dismiss,
     Failed,
     Goodbye,
@@ -76,6 +77,7 @@ __all__ = [
     "FROM_CLIENT",
     "FROM_WORKER",
     "IDENTITY_SIZE",
+    "MAX_AHEAD",
     "MAX_NAME_SIZE",
     "MAX_RECEIVED",
     "PROTOCOL_VERSION",

@@ -8,6 +8,9 @@ from typing import Any
 from aserpc.errors import ProtocolError
 from aserpc.messages.base import Message, check_keys, check_name, check_seconds, unpack_about
 
+#: How many requests a worker may be sent beyond `Ready.capacity`, if its calculations are short.
+MAX_AHEAD = 8
+
 
 @dataclass(slots=True)
 class Hello(Message):
@@ -33,7 +36,7 @@ class Ready(Message):
     #: A msgpack map: ``factory``, ``args``, ``kwargs``, ``versions``, ``implemented_properties``,
     #: ``python``, ``host``, ``pid``. It goes with every answer, packed once.
     about: bytes
-    #: How many requests the worker takes at a time.
+    #: How many requests the worker takes at a time; see `MAX_AHEAD`.
     capacity: int = 1
     #: Requests that it has, when it registers again; those that it lacks were lost on the way.
     running: list[Any] = field(default_factory=list)

@@ -266,12 +266,17 @@ class Worker:
             poller.register(readable, zmq.POLLIN)
         waker = self.waker.fileno()
         while not state.ended:
-            wait = min(state.next_tick(), state.begins_at()) - clock()
-            ready = dict(poller.poll(transport.milliseconds(min(wait, 1.0))))
-            if waker in ready:
-                self.waker.clear()
-            if self._socket in ready:
-                self._drain()
+            if (begins_at := state.begins_at()) <= clock():
+                # The next one is here already: a word about it may be, too.
+                if transport.has_message(self._socket):
+                    self._drain()
+            else:
+                wait = min(state.next_tick(), begins_at) - clock()
+                ready = dict(poller.poll(transport.milliseconds(min(wait, 1.0))))
+                if waker in ready:
+                    self.waker.clear()
+                if self._socket in ready:
+                    self._drain()
             self._raise_if_refused()
             if self._stop.is_set():
                 self._send(state.finish(clock()))

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from aserpc.messages import (
+    MAX_AHEAD,
     Answer,
     Buffer,
     Cancel,
@@ -244,7 +245,8 @@ class WorkerState:
     def computed(self, answer: Answer, now: float, payload: Sequence[Buffer] = ()) -> list[Message]:
         """Take it that a request which `next_batch` gave is computed."""
         del self._computing[answer.key]
-        self._given.keep(answer, payload, now, self.capacity or self._batching.capacity)
+        most = (self.capacity or self._batching.capacity) + MAX_AHEAD
+        self._given.keep(answer, payload, now, most)
         self._idle_since = now
         self._beat(now)
         replies: list[Message] = [answer]
