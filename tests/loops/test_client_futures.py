@@ -70,6 +70,15 @@ def test_mistakes_are_raised_at_once_and_disturb_nobody(client: Client) -> None:
         client.submit("spring", atom(1), "energy")
     with pytest.raises(TypeError):
         client.submit("spring", atom(1), [1])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="list of names, not None"):
+        client.submit("spring", atom(1), None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="list of names"):
+        client.submit("spring", atom(1), ["energy", "\ud800"])
+    with pytest.raises(TypeError, match="priority is a whole number, not 1.5"):
+        client.submit("spring", atom(1), priority=1.5)  # type: ignore[arg-type]
+    for priority in (1 << 63, -(1 << 64)):
+        with pytest.raises(ValueError, match="priority is a whole number of at most 64 bits"):
+            client.submit("spring", atom(1), priority=priority)
     for deadline in (0, -1.0, float("nan"), "1"):
         with pytest.raises(ValueError, match="deadline"):
             client.submit("spring", atom(1), deadline=deadline)  # type: ignore[arg-type]

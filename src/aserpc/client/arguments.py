@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,9 +18,19 @@ def positive(name: str, value: Any) -> float:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return a whole number of any type as an int; raise TypeError for others."""
+    """Return a whole number of any type as an int.
+
+    Raises
+    ------
+    TypeError
+        For what is none.
+    ValueError
+        For one that the wire has no form for.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is a whole number, not {value!r}")
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{name} is a whole number of at most 64 bits, not {value!r}")
     return int(value)
 
 
@@ -51,6 +61,10 @@ def calculator_name(name: Any) -> str:
 
 def property_names(properties: Sequence[str]) -> list[str]:
     """Return the names of properties; raise TypeError where they are none."""
-    if isinstance(properties, str) or not all(isinstance(name, str) for name in properties):
+    if not isinstance(properties, Iterable) or isinstance(properties, str):
         raise TypeError(f"properties is a list of names, not {properties!r}")
-    return list(properties)
+    names = list(properties)
+    # One with half a character, say, could not be packed.
+    if not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise TypeError(f"properties is a list of names, not {properties!r}")
+    return names
