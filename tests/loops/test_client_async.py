@@ -157,6 +157,14 @@ def test_mistakes_are_raised_at_once(served: Service) -> None:
             client.map("spring", [], "energy")
         with pytest.raises(ValueError, match="window is a number"):
             client.map("spring", [], window=0)
+        one = client.submit("spring", atom(1))
+        with pytest.raises(TypeError, match="list or iterator of awaitables, not one"):
+            client.gather(one)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="awaitable is required"):
+            client.gather([1])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="then is a function of the list of results, not 3"):
+            client.gather([one], 3)  # type: ignore[arg-type]
+        assert (await one)["energy"] == 0.5
 
     run(served, test)
 
@@ -192,11 +200,16 @@ def test_gathered_futures_and_what_is_made_of_them(served: Service) -> None:
     run(served, test)
 
 
-def test_cancelling_what_is_gathered_cancels_all(gated: Gated) -> None:
+@pytest.mark.parametrize("turns", [0, 1, 3])
+@pytest.mark.parametrize("then", [None, len])
+def test_cancelling_what_is_gathered_cancels_all(
+    gated: Gated, then: Callable[[list[Any]], Any] | None, turns: int
+) -> None:
     async def test(client: AsyncClient) -> None:
         futures = [client.submit("gate", atom(x)) for x in range(3)]
-        whole = client.gather(futures)
-        await asyncio.sleep(0)
+        whole = client.gather(futures, then)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         whole.cancel()
         with pytest.raises(asyncio.CancelledError):
             await whole

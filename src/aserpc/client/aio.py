@@ -208,14 +208,25 @@ class AsyncClient:
             The first failure of any of the futures is its exception. Cancelling it cancels all.
         """
 
-        async def whole() -> Any:
-            results: Any = await asyncio.gather(*members)
-            if then is not None:
-                results = then(results)
+        if inspect.isawaitable(futures):
+            raise TypeError("futures is a list or iterator of awaitables, not one")
+        if then is not None and not callable(then):
+            raise TypeError(f"then is a function of the list of results, not {then!r}")
+        whole = asyncio.gather(*futures)
+        if then is None:
+            return whole
+
+        async def concluded() -> Any:
+            results = then(await whole)
             return await results if inspect.isawaitable(results) else results
 
-        members = list(futures)
-        return asyncio.ensure_future(whole())
+        def cancel(done: asyncio.Future[Any]) -> None:
+            if done.cancelled():
+                whole.cancel()  # a task that had not begun has not done so
+
+        conclusion = asyncio.ensure_future(concluded())
+        conclusion.add_done_callback(cancel)
+        return conclusion
 
     async def close(self) -> None:
         """Cancel what has not been answered; the client stays usable."""
