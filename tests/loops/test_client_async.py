@@ -161,7 +161,7 @@ def test_mistakes_are_raised_at_once(served: Service) -> None:
         with pytest.raises(TypeError, match="list or iterator of awaitables, not one"):
             client.gather(one)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="awaitable is required"):
-            client.gather([1])  # type: ignore[list-item]
+            client.gather([1])  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="then is a function of the list of results, not 3"):
             client.gather([one], 3)  # type: ignore[arg-type]
         assert (await one)["energy"] == 0.5

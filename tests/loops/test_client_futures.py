@@ -74,7 +74,7 @@ def test_mistakes_are_raised_at_once_and_disturb_nobody(client: Client) -> None:
         client.submit("spring", atom(1), None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="list of names"):
         client.submit("spring", atom(1), ["energy", "\ud800"])
-    with pytest.raises(TypeError, match="priority is a whole number, not 1.5"):
+    with pytest.raises(TypeError, match="priority is a whole number, not"):
         client.submit("spring", atom(1), priority=1.5)  # type: ignore[arg-type]
     for priority in (1 << 63, -(1 << 64)):
         with pytest.raises(ValueError, match="priority is a whole number of at most 64 bits"):

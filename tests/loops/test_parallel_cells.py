@@ -68,8 +68,9 @@ def test_mistakes_in_an_equation_of_state_are_told(client: Client, crystal: Atom
             eos(crystal, "emt", client=client, eps=eps)
     with pytest.raises(ValueError, match="'H2O' has no cell with a volume"):
         eos(molecule("H2O"), "emt", client=client)
-    with pytest.raises(ValueError, match="equation is one of"):
-        eos(crystal, "emt", client=client, equation="ideal-gas")
+    for equation in ("ideal-gas", "np"):
+        with pytest.raises(ValueError, match="equation is one of"):
+            eos(crystal, "emt", client=client, equation=equation)
 
 
 def test_strains_in_voigts_order(client: Client, crystal: Atoms) -> None:

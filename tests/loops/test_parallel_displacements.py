@@ -250,6 +250,14 @@ def test_a_supercell_is_three_numbers(client: Client, supercell: Any) -> None:
         phonons(bulk("Al"), "emt", client=client, supercell=supercell)
 
 
+def test_mistakes_in_how_phonons_are_read_are_told_first(client: Client) -> None:
+    asked: dict[str, Any] = {"supercell": (2, 2, 2), "client": client}
+    with pytest.raises(ValueError, match="method is one of 'standard', 'frederiksen', not 'best'"):
+        phonons(bulk("Al"), "nobody", method="best", **asked)
+    with pytest.raises(TypeError, match="'acustic', is unknown"):
+        phonons(bulk("Al"), "nobody", acustic=True, **asked)
+
+
 def test_phonopy_is_asked_for_by_name(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aserpc.parallel.symmetric.find_spec", lambda name: None)
     options: dict[str, Any] = {"supercell": (2, 2, 2), "client": client}

@@ -190,6 +190,18 @@ def test_mistakes_are_told(client: Client, service: Service) -> None:
         run(seeds=[0.5])
     with pytest.raises(TypeError, match="seeds are whole numbers"):
         run(seeds=3)
+    with pytest.raises(ValueError, match="steps is a number from 0, not None"):
+        run(steps=None)
+    with pytest.raises(TypeError, match=r"observe is \{name: function of the structure\}, not <"):
+        run(observe=len)
+    with pytest.raises(TypeError, match=r"observe\['x'\] is a function of the structure, not 3"):
+        run(observe={"x": 3})
+    for wrong, message in [
+        ("Langevin", "dynamics is a function that makes dynamics of ASE, not 'Langevin'"),
+        (lambda atoms, rng: None, "dynamics returns dynamics of ASE, not None"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            ensemble(cluster(), wrong, [1], "lj", client=client, steps=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="steps"):
         ensemble(cluster(), dynamics, [1], "lj", client=client)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"an ase\.Atoms"):

@@ -183,6 +183,8 @@ def test_mistakes_are_told(client: Client, service: Service) -> None:
         relax(atoms, "emt", client=client)
     with pytest.raises(TypeError, match=r"such as ase\.optimize\.FIRE, not 'FIRE'"):
         relax([atoms], "emt", client=client, optimizer="FIRE")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"cell_filter is a class such as .*, not 'Frechet'"):
+        relax([atoms], "emt", client=client, cell_filter="Frechet")  # type: ignore[arg-type]
     one, other = molecule("H2O"), molecule("CO")
     one.calc = RemoteCalculator("emt", client.broker)
     with pytest.raises(ValueError, match="whom to ask"):

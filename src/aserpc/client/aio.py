@@ -207,7 +207,6 @@ class AsyncClient:
         asyncio.Future
             The first failure of any of the futures is its exception. Cancelling it cancels all.
         """
-
         if inspect.isawaitable(futures):
             raise TypeError("futures is a list or iterator of awaitables, not one")
         if then is not None and not callable(then):

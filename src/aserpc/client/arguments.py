@@ -29,9 +29,10 @@ def whole_number(name: str, value: Any) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is a whole number, not {value!r}")
-    if not -(1 << 63) <= value < 1 << 63:
+    number = int(value)
+    if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(f"{name} is a whole number of at most 64 bits, not {value!r}")
-    return int(value)
+    return number
 
 
 def number_from(least: int, name: str, value: Any, text: str = "a number") -> int:
@@ -43,8 +44,13 @@ def number_from(least: int, name: str, value: Any, text: str = "a number") -> in
 
 def optimizer_maker(name: str, value: Any) -> Any:
     """Return what makes an optimizer; raise TypeError for what can't, such as its name."""
+    return function(name, value, "a class such as ase.optimize.FIRE")
+
+
+def function(name: str, value: Any, text: str) -> Any:
+    """Return what can be called; raise TypeError for what can't."""
     if not callable(value):
-        raise TypeError(f"{name} is a class such as ase.optimize.FIRE, not {value!r}")
+        raise TypeError(f"{name} is {text}, not {value!r}")
     return value
 
 

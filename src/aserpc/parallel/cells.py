@@ -52,7 +52,7 @@ def eos(
     """
     import ase.eos
 
-    if equation not in ("sj", "sjeos") and not hasattr(ase.eos, str(equation).replace("-", "_")):
+    if equation not in (*ase.eos.eos_names, "sjeos", "antonschmidt"):
         raise ValueError(f"equation is one of ase.eos.EquationOfState, not {equation!r}")
     npoints = number_from(4, "npoints", npoints)  # as many as are fitted
     if not 0 < eps < 1:

@@ -24,6 +24,9 @@ METHODS = ("standard", "frederiksen")
 DISPLACEMENTS = ("ase", "phonopy")
 DIRECTIONS = ("central", "forward", "backward")
 
+#: What `Phonons.read` takes; it drops other words without one.
+READ = ("method", "symmetrize", "acoustic", "cutoff", "born", "neutrality")
+
 
 class Cache(Protocol):
     """Where ASE keeps the forces of displacements: its folder of JSON files, or `Memory`."""
@@ -251,6 +254,10 @@ def phonons(
     from ase.phonons import Phonons
 
     one_of("displacements", displacements, DISPLACEMENTS)
+    for option in read:
+        if option not in READ:
+            raise TypeError(f"an option of aserpc.parallel.phonons, {option!r}, is unknown")
+    one_of("method", str(read.get("method", METHODS[0])).lower(), METHODS)
     if displacements == "phonopy" and name is not None:
         raise ValueError("name is a folder of ASE's, which holds ASE's displacements only")
     cells = supercell_size(supercell)

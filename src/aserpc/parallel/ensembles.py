@@ -15,9 +15,8 @@ import numpy as np
 from ase import Atoms
 
 from aserpc.client import Client
-from aserpc.client.arguments import number_from
+from aserpc.client.arguments import function, number_from
 from aserpc.parallel.asking import AT_ONCE, FutureCalculator, asking, in_threads, with_results
-from aserpc.parallel.relaxations import step_limit
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -117,15 +116,18 @@ def ensemble(
         If there are no seeds, or one comes twice.
     """
     numbers = _seeds(seeds)
-    limit = step_limit(steps)
+    steps = number_from(0, "steps", steps)
     interval = number_from(1, "interval", interval, "a number of steps")
-    functions = dict(OBSERVABLES if observe is None else observe)
+    function("dynamics", dynamics, "a function that makes dynamics of ASE")
+    functions = _functions(observe)
     with asking([atoms], calculator, client) as asked:
 
         def one(seed: int) -> tuple[Atoms, list[int], dict[str, list[Any]]]:
             mine = atoms.copy()
             calc = mine.calc = FutureCalculator(asked)
             moving = dynamics(mine, np.random.default_rng(seed))
+            if not (hasattr(moving, "attach") and hasattr(moving, "run")):
+                raise TypeError(f"dynamics returns dynamics of ASE, not {moving!r}")
             frames: list[int] = []
             records: dict[str, list[Any]] = {name: [] for name in functions}
 
@@ -136,11 +138,21 @@ def ensemble(
 
             with moving:  # its log, if it has one, is complete at the end
                 moving.attach(record, interval=interval)
-                moving.run(**limit)
+                moving.run(steps)
             return with_results(mine, asked.name, calc.results), frames, records
 
         ends: list[Any] = in_threads(asked, one, numbers, at_once)
     return _gathered(numbers, ends)
+
+
+def _functions(observe: Mapping[str, Any] | None) -> dict[str, Callable[[Atoms], Any]]:
+    if observe is None:
+        return OBSERVABLES
+    if not isinstance(observe, Mapping):
+        raise TypeError(f"observe is {{name: function of the structure}}, not {observe!r}")
+    for name, observed in observe.items():
+        function(f"observe[{name!r}]", observed, "a function of the structure")
+    return dict(observe)
 
 
 def _seeds(seeds: Iterable[int]) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 from ase import Atoms
 
 from aserpc.client import Client
-from aserpc.client.arguments import number_from, optimizer_maker, positive
+from aserpc.client.arguments import function, number_from, optimizer_maker, positive
 from aserpc.client.windows import several
 from aserpc.parallel.asking import AT_ONCE, FutureCalculator, asking, in_threads, with_results
 
@@ -92,6 +92,8 @@ def relax(
 
         optimizer = BFGS
     make = optimizer_maker("optimizer", optimizer)
+    if cell_filter is not None:
+        function("cell_filter", cell_filter, "a class such as ase.filters.FrechetCellFilter")
     with asking(structures, calculator, client) as asked:
 
         def one(given: Atoms) -> tuple[Atoms, bool, int]:
