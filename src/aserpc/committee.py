@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes, compare_atoms
 from ase.outputs import Properties, all_outputs
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from aserpc.client import Client, RemoteCalculator, Results
 from aserpc.client.arguments import calculator_name, positive
@@ -193,7 +194,7 @@ class CommitteeCalculator(Calculator):
                 continue
             if not all(name in other for other in others):
                 continue
-            values = [np.asarray(found[name], dtype=float) for found in self._found]
+            values = [_alike(name, found[name]) for found in self._found]
             if len({value.shape for value in values}) > 1:
                 continue  # such as the eigenvalues of methods with other numbers of bands
             members = np.array(values)
@@ -203,3 +204,12 @@ class CommitteeCalculator(Calculator):
             results[f"{name}_std"] = float(deviation) if scalar else deviation
             results[_MEMBERS.get(name, f"{name}_committee")] = members
         return results
+
+
+def _alike(name: str, value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return a result in the shape that all members' have."""
+    array = np.asarray(value, dtype=float)
+    if name in ("stress", "stresses") and array.shape[-2:] == (3, 3):
+        # Some calculators return tensors, such as CHGNet's: ASE takes these too.
+        array = full_3x3_to_voigt_6_stress(array)
+    return array

@@ -19,6 +19,7 @@ from ase.calculators.morse import MorsePotential
 from ase.db import connect
 from ase.io import read, write
 from ase.optimize import BFGS
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from aserpc import CommitteeCalculator
 from aserpc.errors import NoWorkersError
@@ -74,6 +75,25 @@ def test_mean_deviation_and_members(served: Service) -> None:
     assert results["energies_committee"].tolist() == energies
     assert np.array_equal(results["forces_committee"], forces)
     assert np.array_equal(results["stress_committee"], stresses)
+
+
+def test_members_may_return_stresses_as_tensors(served: Service) -> None:
+    class Whole(LennardJones):
+        def calculate(self, *args: Any, **kwargs: Any) -> None:
+            super().calculate(*args, **kwargs)  # type: ignore[no-untyped-call]
+            for name in {"stress", "stresses"} & {*self.results}:
+                self.results[name] = voigt_6_to_full_3x3_stress(self.results[name])
+
+    served.start_worker("whole", Whole)
+    crystal = bulk("Cu", cubic=True)
+    crystal.rattle(0.1, seed=1)
+    local = crystal.copy()
+    local.calc = LennardJones()
+    crystal.calc = committee(served, "whole", "lj")
+    assert np.array_equal(crystal.get_stress(), local.get_stress())
+    assert np.array_equal(crystal.get_stresses(), local.get_stresses())
+    assert not crystal.calc.results["stress_std"].any()
+    assert crystal.calc.results["stress_committee"].shape == (2, 6)
 
 
 def test_the_energies_of_atoms_are_no_energies_of_members(served: Service) -> None:

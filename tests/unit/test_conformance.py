@@ -14,6 +14,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
 from ase.calculators.tip3p import TIP3P
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from aserpc.errors import BusyError, PoisonError
 from aserpc.remote_error import rebuild, report
@@ -62,6 +63,19 @@ def test_single_precision_is_no_difference() -> None:
 
     assert faulty(Conformance(Single()).run()) == set()
     assert faulty(Conformance(Single(), Pairs()).run()) == {"types"}
+
+
+def test_a_stress_may_be_a_whole_tensor() -> None:
+    class Whole(Pairs):
+        def compute(self, atoms: Atoms) -> dict[str, Any]:
+            found = super().compute(atoms)
+            if "stress" in found:
+                found["stress"] = voigt_6_to_full_3x3_stress(found["stress"])
+            return found
+
+    assert faulty(Conformance(Whole()).run()) == set()
+    for fault, check in (("axis", "rotated"), ("pressure", "slopes")):
+        assert "stress" in texts(Conformance(Whole(fault)).run([check]), check)
 
 
 # ---- planted faults ------------------------------------------------------------------------------

@@ -171,8 +171,9 @@ def shape_faults(values: Mapping[str, Any], count: int) -> dict[str, str]:
             faults[name] = f"{name} is no array of real numbers, but {value!r:.60}"
             continue
         spec = [count if size == "natoms" else size for size in all_outputs[name].shapespec]
-        # A word stands for any size; magnetic moments can be vectors.
-        shapes = [spec, [count, 3]] if name == "magmoms" else [spec]
+        # A word stands for any size. Others of these ASE takes too: vectors, and whole tensors.
+        others = {"magmoms": [count, 3], "stress": [3, 3], "stresses": [count, 3, 3]}
+        shapes = [spec, others.get(name, spec)]
         if not any(_fits(array.shape, shape) for shape in shapes):
             faults[name] = f"{name} has the shape {array.shape}, not {tuple(spec)}"
     return faults

@@ -54,9 +54,10 @@ def rotated(atoms: Atoms) -> Moved:
         found = {name: value for name, value in values.items() if name in _SCALARS}
         if "forces" in values:
             found["forces"] = np.asarray(values["forces"]) @ turn.T
-        if "stress" in values and np.shape(values["stress"]) == (6,):
-            stress = voigt_6_to_full_3x3_stress(values["stress"])
-            found["stress"] = full_3x3_to_voigt_6_stress(turn @ stress @ turn.T)
+        if "stress" in values:
+            stress = turn @ _tensor(values["stress"]) @ turn.T
+            is_tensor = np.shape(values["stress"]) == (3, 3)
+            found["stress"] = stress if is_tensor else full_3x3_to_voigt_6_stress(stress)
         return found
 
     return Moved(moved, expected)
@@ -116,8 +117,8 @@ def slopes(
             if abs(slope - told) > tolerance * size:
                 yield f"forces give a slope of {told:.6g} eV/Å where the energy has {slope:.6g}"
                 break
-    if "stress" in values and atoms.pbc.all() and np.shape(values["stress"]) == (6,):
-        stress = voigt_6_to_full_3x3_stress(np.asarray(values["stress"], float))
+    if "stress" in values and atoms.pbc.all():
+        stress = _tensor(values["stress"])
         strain = random.normal(size=(3, 3))
         strain = (strain + strain.T) / np.linalg.norm(strain + strain.T)
 
@@ -133,6 +134,12 @@ def slopes(
         told = volume * float((stress * strain).sum())
         if abs(slope - told) > tolerance * max(1.0, volume * float(np.abs(stress).max())):
             yield f"stress gives a slope of {told:.6g} eV where the energy has {slope:.6g}"
+
+
+def _tensor(stress: Any) -> np.ndarray[Any, Any]:
+    """Return a stress of shape (6,) or (3, 3) as one of shape (3, 3)."""
+    array = np.asarray(stress, float)
+    return array if array.shape == (3, 3) else voigt_6_to_full_3x3_stress(array)
 
 
 def _slope(energy: Callable[[Atoms], float], at: Callable[[float], Atoms]) -> float:
