@@ -96,7 +96,7 @@ def test_what_goes_wrong_with_one_answer_is_that_ones_and_not_the_threads(
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr("aserpc.client.futures.unpack_results", too_large)
+        patch.setattr("aserpc.client.submission.unpack_results", too_large)
         with pytest.raises(MemoryError, match="no room"):
             client.submit("spring", atom(1)).result(20)
         (before,) = [thread for thread in threading.enumerate() if thread.name == "aserpc client"]

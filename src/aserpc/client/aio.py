@@ -21,8 +21,9 @@ from ase import Atoms
 
 from aserpc.client import blocking
 from aserpc.client.calculator import RemoteCalculator
-from aserpc.client.futures import PROPERTIES, Client, Results
+from aserpc.client.futures import PROPERTIES, Client
 from aserpc.client.progress import length, progress_bar
+from aserpc.client.submission import Results
 from aserpc.client.windows import WINDOW, Window, attach, nothing, outcome, several
 
 T = TypeVar("T")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
 from ase import Atoms
@@ -14,16 +12,14 @@ from aserpc import transport
 from aserpc.client import blocking, io_thread
 from aserpc.client.arguments import calculator_name, positive, property_names, whole_number
 from aserpc.client.calculator import RemoteCalculator
-from aserpc.client.failures import to_exception
 from aserpc.client.gathering import gathered
-from aserpc.client.guards import check_complete, check_results, check_system
+from aserpc.client.guards import check_system
 from aserpc.client.leftovers import warn_left_out
-from aserpc.client.provenance import provenance
 from aserpc.client.session import Session
-from aserpc.client.state import Effect, Resolve
+from aserpc.client.submission import Results, Submission
 from aserpc.client.windows import WINDOW, Window, attach, nothing, stream
-from aserpc.messages import Answer, Request
-from aserpc.payload import PackedAtoms, pack_atoms, unpack_results
+from aserpc.messages import Request
+from aserpc.payload import PackedAtoms, pack_atoms
 from aserpc.settings import load_settings
 
 T = TypeVar("T")
@@ -31,24 +27,6 @@ R = TypeVar("R")
 
 #: What is asked for where nothing else is said.
 PROPERTIES = ("energy", "forces")
-
-
-class Results(dict[str, Any]):
-    """A calculator's results: {property: value}."""
-
-    def __init__(self, values: Mapping[str, Any], answer: Answer) -> None:
-        super().__init__(values)
-        self._answer = answer
-
-    @cached_property
-    def provenance(self) -> dict[str, Any]:
-        """Where they come from, see `RemoteCalculator.provenance`."""
-        # What a worker tells of itself is longer than most results: few look at it.
-        return provenance(self._answer)
-
-    def with_known(self, known: Mapping[str, Any]) -> Results:
-        """Return these with others of the same structure."""
-        return Results({**known, **self}, self._answer)
 
 
 class Client:
@@ -153,8 +131,7 @@ class Client:
         if not self.allow_nonfinite:
             check_system(atoms)
         warn_left_out(packed.left_out, self._warned)
-        payload = packed.frames()
-        transport.check_size(payload)
+        transport.check_size(packed.frames())
         request = Request(
             *self._session.next_key(),
             calculator,
@@ -164,35 +141,12 @@ class Client:
             priority=priority,
         )
         request.check()  # the broker's refusal would end all that wait on the socket
-        future: Future[Results] = Future()
-        self._keep(future)
-
-        def ended(end: Resolve) -> None:
-            # A cancelled future is left as it is.
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                results = _results(end, calculator)
-                check_complete(results, calculator, names)
-                if not self.allow_nonfinite:
-                    check_results(results, calculator, names, packed)
-            except Exception as error:  # noqa: BLE001 -- it is this request's, not the thread's
-                future.set_exception(error)
-            else:
-                future.set_result(results)
-
-        def cancelled(done: Future[Results]) -> None:
-            if done.cancelled() and thread.cancel(request.key):
-                # Nobody else will: without it `wait` and `as_completed` would wait for ever.
-                done.set_running_or_notify_cancel()
-
-        def send(channel: blocking.Channel) -> list[Effect]:
-            now = time.monotonic()
-            return channel.state.submit(request, payload, now, self.timeout / 1000, deadline)
-
-        thread = io_thread.submit(self.broker, request.key, send, ended)
-        future.add_done_callback(cancelled)
-        return future
+        submission = Submission(
+            request, packed, self.timeout / 1000, allow_nonfinite=self.allow_nonfinite
+        )
+        self._keep(submission.future)
+        submission.begin(self.broker)
+        return submission.future
 
     @overload
     def map(
@@ -393,13 +347,3 @@ class Client:
         """Remember a future until it is done."""
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
-
-
-def _results(end: Resolve, calculator: str) -> Results:
-    """Return the results that a request has ended with, or raise its error."""
-    if end.error is not None:
-        raise end.error
-    assert end.answer is not None
-    if end.answer.error is not None:
-        raise to_exception(end.answer.error, calculator)
-    return Results(unpack_results(end.payload), end.answer)

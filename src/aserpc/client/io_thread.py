@@ -18,6 +18,12 @@ from aserpc.client.state import Effect, Resolve
 from aserpc.errors import CancelledRequestError
 from aserpc.messages import RequestKey
 
+#: Requests that one thread may submit before the client's thread has sent them.
+MAX_UNSENT = 64
+
+#: How long it waits for that, s.
+PATIENCE = 0.1
+
 
 class IOThread:
     """A thread that owns one socket to a broker and everything that waits on it."""
@@ -28,6 +34,8 @@ class IOThread:
         self._waker = transport.Waker()
         self._calls: deque[Callable[[blocking.Channel], list[Effect]]] = deque()
         self._ends: dict[RequestKey, Callable[[Resolve], None]] = {}
+        #: Whether what was submitted is sent, as far as somebody waits for that.
+        self._sent = threading.Event()
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="aserpc client", daemon=True)
         self._thread.start()
@@ -46,6 +54,17 @@ class IOThread:
         """Send a request from the thread; `ended` is called there with its end."""
         self._ends[key] = ended
         self._do(send)
+
+    def give_way(self) -> None:
+        """Let the client's thread send if much is unsent.
+
+        Each frame that it sends costs it Python's lock, which a thread that is busy gives up every
+        5 ms only: until all is submitted, nearly nothing would be sent.
+        """
+        if len(self._calls) >= MAX_UNSENT and self._thread is not threading.current_thread():
+            self._sent.clear()
+            if len(self._calls) >= MAX_UNSENT:
+                self._sent.wait(PATIENCE)
 
     def cancel(self, key: RequestKey) -> bool:
         """Stop waiting for a request; return False if its end has come already."""
@@ -96,6 +115,8 @@ class IOThread:
         resolved = channel.receive()
         while self._calls:
             resolved += channel.perform(self._calls.popleft()(channel))
+        if not self._sent.is_set():
+            self._sent.set()
         resolved += channel.perform(channel.state.tick(time.monotonic()))
         self._resolve(resolved)
 
@@ -124,7 +145,8 @@ def submit(
         if thread is None:
             thread = _threads[address] = IOThread(address)
         thread.submit(key, send, ended)
-        return thread
+    thread.give_way()
+    return thread
 
 
 def release(address: str) -> None:
