@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import threading
-from concurrent.futures import CancelledError, Future, as_completed
+import weakref
+from concurrent.futures import CancelledError, Future, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,23 @@ def test_each_future_gets_its_own_result(client: Client) -> None:
         assert results["energy"] == x * x / 2
         assert results["forces"].tolist() == [[-x, 0, 0]]
         assert results.provenance["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("end", ["result", "exception", "cancel"])
+def test_the_collector_need_not_look_for_futures(client: Client, end: str) -> None:
+    asked = ["energy"] if end == "result" else ["dipole"]
+    gc.disable()
+    try:
+        future = client.submit("spring", atom(1), asked)
+        if end == "cancel":
+            future.cancel()
+        wait([future], 20)
+        assert future.cancelled() or (future.exception() is None) is (end == "result")
+        left = weakref.ref(future)
+        del future
+        wait_for(lambda: left() is None)  # the client's thread has it a little longer
+    finally:
+        gc.enable()
 
 
 def test_the_structure_may_change_once_it_is_submitted(client: Client) -> None:

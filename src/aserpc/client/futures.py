@@ -145,8 +145,7 @@ class Client:
             request, packed, self.timeout / 1000, allow_nonfinite=self.allow_nonfinite
         )
         self._keep(submission.future)
-        submission.begin(self.broker)
-        return submission.future
+        return submission.begin(self.broker)
 
     @overload
     def map(

@@ -59,31 +59,38 @@ class Submission:
     ) -> None:
         self.future: Future[Results] = Future()
         self._request = request
-        self._packed = packed
+        #: None once the end is known.
+        self._packed: PackedAtoms | None = packed
         self._timeout = timeout
         self._allow_nonfinite = allow_nonfinite
 
-    def begin(self, broker: str) -> None:
-        """Have the process's thread for a broker send it."""
+    def begin(self, broker: str) -> Future[Results]:
+        """Have the process's thread for a broker send it; return its future."""
+        future = self.future
         self._thread = io_thread.submit(broker, self._request.key, self._send, self._ended)
-        self.future.add_done_callback(self._done)
+        future.add_done_callback(self._done)
+        return future
 
     def _send(self, channel: blocking.Channel) -> list[Effect]:
-        request, now = self._request, time.monotonic()
-        return channel.state.submit(
-            request, self._packed.frames(), now, self._timeout, request.deadline
-        )
+        request, packed = self._request, self._packed
+        if packed is None:  # it is cancelled already
+            return []
+        payload, now = packed.frames(), time.monotonic()
+        return channel.state.submit(request, payload, now, self._timeout, request.deadline)
 
     def _ended(self, end: Resolve) -> None:
-        # A cancelled future is left as it is.
-        if not self.future.set_running_or_notify_cancel():
+        future = self.future
+        if not future.set_running_or_notify_cancel():  # a cancelled one is left as it is
+            self._forget()
             return
         try:
             results = self._results(end)
         except Exception as error:  # noqa: BLE001 -- it is this request's, not the thread's
-            self.future.set_exception(error)
+            future.set_exception(error)
         else:
-            self.future.set_result(results)
+            future.set_result(results)
+        finally:
+            del future  # of which this is part, by the traceback of its exception
 
     def _results(self, end: Resolve) -> Results:
         """Return the results that the request has ended with, or raise its error."""
@@ -95,11 +102,20 @@ class Submission:
             raise to_exception(end.answer.error, name)
         results = Results(unpack_results(end.payload), end.answer)
         check_complete(results, name, names)
-        if not self._allow_nonfinite:
+        if not self._allow_nonfinite and self._packed is not None:
             check_results(results, name, names, self._packed)
         return results
 
     def _done(self, future: Future[Results]) -> None:
-        if future.cancelled() and self._thread.cancel(self._request.key):
+        if not future.cancelled():
+            self._forget()
+        elif self._thread.cancel(self._request.key):
             # Nobody else will: without it `wait` and `as_completed` would wait for ever.
             future.set_running_or_notify_cancel()
+            self._forget()
+        # Else `_ended` is about to.
+
+    def _forget(self) -> None:
+        """Let go of the future, which keeps its callbacks and so this, and of the structure."""
+        del self.future
+        self._packed = None
