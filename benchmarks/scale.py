@@ -11,6 +11,7 @@ from functools import partial
 import msgpack
 
 from aserpc.broker.effects import Effect, ToWorker
+from aserpc.broker.garbage import collect_rarely
 from aserpc.broker.peers import local_peer
 from aserpc.broker.state import BrokerState
 from aserpc.messages import Answer, Buffer, Ready, Request
@@ -101,7 +102,8 @@ class House:
 def run(bench: Bench, report: Report) -> None:
     """Measure a message's cost and a queued request's memory."""
     houses = {size: House(*size) for size in sizes(bench)}
-    gc.freeze()  # what is measured is not how often Python looks through the queue
+    before = gc.get_threshold()
+    collect_rarely()  # as in a broker's process
     try:
         messages = 1000 if bench.quick else 10_000
         rounds = interleave(
@@ -110,6 +112,7 @@ def run(bench: Bench, report: Report) -> None:
         )
     finally:
         gc.unfreeze()
+        gc.set_threshold(*before)
     names = {size: f"{size[0]} workers, {size[1]} queued" for size in houses}
     for size, name in names.items():
         report.figure("a message, without sockets", name, rounds[str(size)])

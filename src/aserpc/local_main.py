@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from aserpc.broker import Broker
+from aserpc.broker.garbage import collect_rarely
 from aserpc.errors import AserpcError
 from aserpc.manager import Manager
 from aserpc.serving import stop_on_signals
@@ -29,6 +30,7 @@ def main() -> None:
     into the log in that folder, which whoever began it reads and removes.
     """
     logging.basicConfig(level=logging.WARNING)
+    collect_rarely()
     line = sys.stdin.readline()
     if line:  # else the parent was killed at once
         try:

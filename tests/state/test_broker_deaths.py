@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+
 import pytest
 
 from aserpc.broker.deaths import EVIDENCE_AGE, EVIDENCE_TIME
@@ -9,7 +12,7 @@ from aserpc.broker.tables import JobState
 from aserpc.messages import Accept, Answer, Demand, Hello, Offer, Ready, Spawning, WorkerEnded
 from aserpc.messages.base import RequestKey
 
-from .builders import House, about, session
+from .builders import House, about, request, session
 
 KEY: RequestKey = (session("s"), 0)
 SEGFAULT = "its process was killed by signal SIGSEGV"
@@ -224,3 +227,20 @@ def test_the_manager_knows_of_a_worker_before_a_request_can_kill_it(house: House
     (demand,) = house.take(b"manager", Demand)
     assert [state for _, state, _ in demand.workers] == ["busy"]
     assert demand.queued == 0
+
+
+def test_nothing_is_left_of_a_refused_request_for_the_collector() -> None:
+    house = House()
+    structure = b"a structure"
+    references = sys.getrefcount(structure)
+    gc.disable()
+    try:
+        message = request()
+        house.serve(b"v", b"w")
+        house.perform(house.state.from_client(b"client", message, [structure], house.now))
+        for _ in range(2):
+            house.vanish(next(peer for peer in (b"v", b"w") if house.given(peer)))
+        assert house.answers() == {message.key: "poison"}
+        assert sys.getrefcount(structure) == references
+    finally:
+        gc.enable()

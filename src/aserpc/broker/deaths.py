@@ -82,7 +82,8 @@ class Deaths(Orphans):
         is_open = spawn_id in self.spawned
         death = Death(worker.label, how, seen, first, len(jobs), overdue, is_open)
         for job in jobs:
-            job.deaths.append(death)
+            if job.state is not JobState.CANCELLED:  # of which nothing more is to be decided
+                job.deaths.append(death)
             job.alone = True
         if spawn_id is not None and death.open:
             self.deaths[spawn_id] = death
@@ -94,8 +95,8 @@ class Deaths(Orphans):
 
     def _decide(self, job: Job, now: float) -> None:
         """Send a request whose worker died to another one, or refuse it."""
-        in_company = job.deaths[-1].together > 1
-        if job.state is JobState.CANCELLED or in_company or verdict(job) is None:
+        is_over = job.state is JobState.CANCELLED
+        if is_over or job.deaths[-1].together > 1 or verdict(job) is None:
             self._requeue(job, now)
         elif job.deaths[-1].open:
             self._release(job, now)

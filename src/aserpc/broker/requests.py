@@ -245,9 +245,9 @@ class Requests(Clients):
                 self._drop(job)
                 self.answers.keep(job.client, answer, payload, now)
             self.roster_changed = True
+        self._dispatch(worker.calculator, now)  # first: the worker is idle until it has its next
         if awaited:
             self._effects.append(ToClient(job.client, answer, payload))
-        self._dispatch(worker.calculator, now)
         self._tell_demand(worker.calculator, now)
 
     def _sent_ahead(self, worker: Worker, now: float) -> None:
@@ -349,6 +349,7 @@ class Requests(Clients):
     def _drop(self, job: Job) -> None:
         """Forget a request that has come to its end."""
         del self.jobs[job.key]
+        job.deaths.clear()  # which have it, too
         self.held -= job.size
         self._timers.cancel(job.timer)
         self._unfollow(job)

@@ -66,9 +66,11 @@ def broker(
     configure_logging(log_level)
     from aserpc import descriptors
     from aserpc.broker import Broker
+    from aserpc.broker.garbage import collect_rarely
     from aserpc.serving import stop_on_signals
 
     descriptors.raise_limit()
+    collect_rarely()
     served = Broker(
         frontend,
         backend,

@@ -80,9 +80,11 @@ def up(
     configure_logging(log_level)
     from aserpc import descriptors
     from aserpc.broker import Broker
+    from aserpc.broker.garbage import collect_rarely
     from aserpc.cli.up import make_manager, serve
 
     descriptors.raise_limit()
+    collect_rarely()
     served = Broker(frontend, backend, allow_mixed=allow_mixed, insecure=insecure)
     # The manager and its workers are on this machine, whatever is served to others.
     serve(make_manager(file, served.local_backend, None, gpus, max_workers_total), served)
