@@ -110,6 +110,7 @@ def test_reads_cif_with_a_registry_of_the_current_folder(tmp_path: Path) -> None
         (("EMT", "in.xyz", "--index", "nonsense"), "nonsense"),
         (("EMT", "in.xyz", "-o", "out.unknown"), "no ending that ASE knows"),
         (("EMT", "in.xyz", "-o", "missing/out.xyz"), "does not exist"),
+        (("EMT", "in.xyz", "-o", "../{folder}/in.xyz"), "in.xyz is one of the inputs"),
         (("nope", "in.xyz"), "no calculator 'nope'"),
         (("EMT", "in.xyz", "--kwargs", "{"), "no JSON"),
         (("EMT", "in.xyz", "--broker", "nonsense"), "no address"),
@@ -119,7 +120,9 @@ def test_reads_cif_with_a_registry_of_the_current_folder(tmp_path: Path) -> None
 def test_a_mistake_is_one_clear_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     write(tmp_path / "in.xyz", bulk("Cu"))
     (tmp_path / "notes.txt").write_text("no structure\n")
-    done = run(*arguments, cwd=tmp_path)
+    done = run(
+        *(argument.replace("{folder}", tmp_path.name) for argument in arguments), cwd=tmp_path
+    )
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

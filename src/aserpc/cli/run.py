@@ -75,7 +75,7 @@ def run_job(job: Job) -> int:
     warnings.simplefilter("ignore", LeftOutWarning)
     structures = read_structures(job.files, job.index)
     if job.output is not None:
-        check_output(job.output, len(structures))
+        check_output(job.output, len(structures), job.files)
     task = {k: getattr(job, k) for k in ("calculator", "registry", "kwargs", "relax")}
     if job.relax:
         task.update(fmax=job.fmax, steps=job.steps)

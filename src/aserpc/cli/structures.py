@@ -90,10 +90,13 @@ def _read(file: Path, index: str) -> tuple[Iterable[int], list[Atoms]]:
     return itertools.count(start, step), images(chosen)
 
 
-def check_output(path: Path, number: int) -> None:
-    """See that the results can be written, before they are computed."""
+def check_output(path: Path, number: int, files: Iterable[Path]) -> None:
+    """See that the results can be written, before they are computed, and over no input."""
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
+    if path.exists() and any(path.samefile(file) for file in files):
+        # What fails, or is not come to before Ctrl-C, would be lost.
+        raise SettingsError(f"the output {path} is one of the inputs, which it would overwrite")
     try:
         ioformat = get_ioformat(filetype(path, read=False))
     except UnknownFileTypeError:
