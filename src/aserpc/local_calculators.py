@@ -116,6 +116,8 @@ def _reference(name: str, factory: Any) -> str:
     where = module
     if module == "__main__":
         spec, file = getattr(found, "__spec__", None), getattr(found, "__file__", None)
+        if file and not Path(file).exists():  # "<stdin>"
+            file = None
         where = spec.name if spec is not None else str(Path(file).absolute()) if file else ""
     try:
         for part in path.split("."):

@@ -8,6 +8,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -333,6 +335,27 @@ def test_a_script_that_serves_its_own_class(cli: Cli, folders: Path) -> None:
     process = cli._start((str(path),), {"TMPDIR": str(folders)}, "script")
     assert process.wait() == 0, process.errors()
     assert float(process.output()) == energy(bulk("Cu"), EMT())
+
+
+def test_a_class_of_a_script_on_standard_input_is_in_no_file(folders: Path) -> None:
+    script = (
+        "import aserpc\n"
+        "from ase.calculators.emt import EMT\n"
+        "class Mine(EMT):\n"
+        "    pass\n"
+        "aserpc.local({'mine': Mine})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=script,
+        env={**os.environ, "TMPDIR": str(folders)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "is in no file that a worker could import it from" in done.stderr
 
 
 def test_a_script_without_a_main_part_is_told_so(cli: Cli, folders: Path) -> None:
