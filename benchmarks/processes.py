@@ -31,7 +31,13 @@ class BenchmarkError(Exception):
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment variables of all processes that are measured."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASERPC_")}
+    # Installed packages are compiled; a checkout is, too, by the first who may write that.
+    mine = "PYTHONDONTWRITEBYTECODE"
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ASERPC_") and name != mine
+    }
     return {**kept, **THREADS, "PYTHONPATH": str(ROOT), "ASERPC_IPC_DIR": str(folder)}
 
 

@@ -14,6 +14,7 @@ from aserpc.messages import (
     TO_CLIENT,
     TO_WORKER,
     Answer,
+    Buffer,
     Message,
     Request,
     Status,
@@ -53,7 +54,7 @@ class Crowd:
         before = memory_of(self.roles["broker"][0])
         for _ in range(queued):
             self._ask()
-        transport.send(self._client, [pack_header(StatusRequest(1))])
+        self._send([pack_header(StatusRequest(1))])
         _receive(self._client, TO_CLIENT, Status)
         #: Bytes of a queued request.
         self.memory = (memory_of(self.roles["broker"][0]) - before) / queued
@@ -76,7 +77,10 @@ class Crowd:
 
     def _ask(self) -> None:
         self._number += 1
-        frames = [pack_header(made_request(self._number)), *self._payload]
+        self._send([pack_header(made_request(self._number)), *self._payload])
+
+    def _send(self, frames: list[Buffer]) -> None:
+        """Send as the client, when there is room."""
         if not self._client.poll(PATIENCE, zmq.POLLOUT):
             raise BenchmarkError("the broker does not read")
         transport.send(self._client, frames)
