@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, SCFError
 
 from aserpc import Client
+from aserpc.client import io_thread
 from aserpc.errors import DeadlineError, NoWorkersError, PayloadError
 from support.asking import atom
 from support.calculators import Failing, Gate, Generous, Spring
@@ -40,6 +41,31 @@ def test_each_future_gets_its_own_result(client: Client) -> None:
         assert results["energy"] == x * x / 2
         assert results["forces"].tolist() == [[-x, 0, 0]]
         assert results.provenance["pid"] == os.getpid()
+
+
+def test_what_is_submitted_is_sent_meanwhile(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io_thread, "PATIENCE", 30.0)
+    unsent = []
+    futures = []
+    for x in range(500):
+        futures.append(client.submit("spring", atom(x)))
+        unsent.append(len(io_thread._threads[client.broker]._calls))
+    assert max(unsent) < io_thread.MAX_UNSENT
+    assert [future.result(20)["energy"] for future in futures] == [x**2 / 2 for x in range(500)]
+
+
+def test_a_callback_may_submit_very_many(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io_thread, "PATIENCE", 30.0)
+    futures: list[Future[Any]] = []
+
+    def more(_: Future[Any]) -> None:
+        futures.extend(client.submit("spring", atom(x)) for x in range(4 * io_thread.MAX_UNSENT))
+
+    client.submit("spring", atom(1)).add_done_callback(more)
+    wait_for(lambda: len(futures) == 4 * io_thread.MAX_UNSENT)
+    assert futures[-1].result(20)["energy"] == (len(futures) - 1) ** 2 / 2
 
 
 @pytest.mark.parametrize("end", ["result", "exception", "cancel"])

@@ -16,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from aserpc import Client
-from aserpc.client import blocking, io_thread, windows
+from aserpc.client import blocking, windows
 from aserpc.errors import NonFiniteError, PayloadError
 from support.asking import atom
 from support.calculators import Failing, Gate, Generous, Spring
@@ -186,31 +186,6 @@ def test_two_maps_and_threads_share_a_client(client: Client) -> None:
     threads = [InThread(lambda shift=shift: energies(shift)) for shift in range(4)]  # type: ignore[misc]
     for shift, thread in enumerate(threads):
         assert thread.result() == [(x + shift) ** 2 / 2 for x in range(200)]
-
-
-def test_what_is_submitted_is_sent_meanwhile(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(io_thread, "PATIENCE", 30.0)
-    unsent = []
-    futures = []
-    for x in range(500):
-        futures.append(client.submit("spring", atom(x)))
-        unsent.append(len(io_thread._threads[client.broker]._calls))
-    assert max(unsent) < io_thread.MAX_UNSENT
-    assert [future.result(20)["energy"] for future in futures] == [x**2 / 2 for x in range(500)]
-
-
-def test_a_callback_may_submit_very_many(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io_thread, "PATIENCE", 30.0)
-    futures: list[Future[Any]] = []
-
-    def more(_: Future[Any]) -> None:
-        futures.extend(client.submit("spring", atom(x)) for x in range(4 * io_thread.MAX_UNSENT))
-
-    client.submit("spring", atom(1)).add_done_callback(more)
-    wait_for(lambda: len(futures) == 4 * io_thread.MAX_UNSENT)
-    assert futures[-1].result(20)["energy"] == (len(futures) - 1) ** 2 / 2
 
 
 def test_all_clients_of_a_process_have_one_thread_and_one_socket(gated: Gated) -> None:
