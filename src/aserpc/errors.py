@@ -178,12 +178,15 @@ class CalculationError(AserpcError):
 
     Attributes
     ----------
+    calculator : str
+        The name under which it is served.
     remote_type : str
         Qualified name of the exception's type in the worker.
     remote_traceback : str
         The traceback in the worker.
     """
 
+    calculator: str = ""
     remote_type: str = ""
     remote_traceback: str = ""
 

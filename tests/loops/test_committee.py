@@ -22,7 +22,7 @@ from ase.optimize import BFGS
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from aserpc import CommitteeCalculator
-from aserpc.errors import NoWorkersError
+from aserpc.errors import CalculationError, NoWorkersError
 from support.calculators import Charged, Failing, Generous, OnDemand, Spring
 from support.service import Service
 
@@ -179,8 +179,9 @@ def test_an_error_of_a_member_is_raised_and_the_next_call_goes_on(served: Servic
     served.start_worker("failing", Failing)
     atoms = Atoms("H", [(2, 0, 0)], info={"error": "SCFError"})
     atoms.calc = committee(served, "one", "failing")
-    with pytest.raises(Exception, match="of the calculator's own"):
+    with pytest.raises(CalculationError, match="of the calculator's own") as caught:
         atoms.get_potential_energy()
+    assert caught.value.calculator == "failing"
     assert atoms.calc.results == {}
     del atoms.info["error"]
     assert atoms.get_potential_energy() == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ def test_errors_arrive_as_themselves_and_the_worker_goes_on(service: Service) ->
         assert type(error).__name__ == name
         assert "in compute" in error.remote_traceback
         assert error.remote_type.endswith(name)
+        assert pickle.loads(pickle.dumps(error)).calculator == "failing"
     del atoms.info["error"]
     assert atoms.get_potential_energy() > 0
     assert worker.requests_handled == len(ASE_ERRORS + BUILTIN_ERRORS) + 1, "none was retried"

@@ -62,7 +62,9 @@ def to_exception(error: dict[str, Any], calculator: str) -> AserpcError:
     """Return the exception for an `Answer.error`."""
     kind = error["kind"]
     if kind == "calculation":
-        return rebuild(error)
+        raised = rebuild(error)
+        raised.calculator = calculator
+        return raised
     text = str(error.get("message") or FAILURES.get(kind, kind))
     return _ERRORS.get(kind, ServiceError)(
         text if repr(calculator) in text else f"{calculator!r}: {text}"
