@@ -208,6 +208,20 @@ def test_a_worker_that_registers_again_need_not_give_back(house: House) -> None:
     assert house.state.workers[b"w"].state is WorkerState.IDLE
 
 
+def test_a_refusal_that_crosses_a_registration_ends_nothing(house: House) -> None:
+    warm(house, b"w")
+    keys = ask(house, 2)
+    house.wait(2 * PATIENCE)
+    # It registers before it reads that one is taken back, and refuses it then.
+    house.worker(b"w", ready(running=keys))
+    refuse(house, b"w", keys[1])
+    house.answer(b"w", keys[0])
+    assert house.answers() == {keys[0]: None}
+    house.given(b"w")
+    house.answer(b"w", keys[1])
+    assert house.answers() == {keys[1]: None}
+
+
 def test_a_worker_that_registers_again_with_nothing_is_idle(house: House) -> None:
     warm(house, b"w")
     keys = ask(house, 2)

@@ -231,6 +231,10 @@ class Requests(Clients):
                 self._late_answer(worker, answer, payload, now)
             return
         wanted = job.state is not JobState.CANCELLED
+        if wanted and answer.is_refusal:  # of when it was taken back
+            self._requeue(job, now)
+            self._dispatch(worker.calculator, now)
+            return
         awaited = wanted and job.state is not JobState.ORPHANED
         if answer.part is None:
             worker.answered += 1
