@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aserpc.broker.ahead import PATIENCE
-from aserpc.broker.records import AHEAD_TIME
+from aserpc.broker.records import AHEAD_TIME, ONE_AHEAD_TIME
 from aserpc.broker.tables import WorkerState
 from aserpc.messages import MAX_AHEAD, Cancel, RequestKey
 
@@ -57,7 +57,14 @@ def test_a_worker_whose_time_is_unknown_is_sent_one_at_a_time(house: House) -> N
 
 @pytest.mark.parametrize(
     ("seconds", "count"),
-    [(1.0, 1), (1.1 * AHEAD_TIME, 1), (0.9 * AHEAD_TIME, 2), (THREE, 4), (1e-9, 1 + MAX_AHEAD)],
+    [
+        (1.0, 1),
+        (1.1 * ONE_AHEAD_TIME, 1),
+        (0.9 * ONE_AHEAD_TIME, 2),
+        (0.6 * AHEAD_TIME, 2),
+        (THREE, 4),
+        (1e-9, 1 + MAX_AHEAD),
+    ],
 )
 def test_a_worker_is_sent_what_takes_a_short_time(house: House, seconds: float, count: int) -> None:
     warm(house, b"w", seconds=seconds)

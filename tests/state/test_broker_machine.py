@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from aserpc.broker.clients import CLIENT_TIMEOUT, LOCAL_GRACE
 from aserpc.broker.deaths import MAX_ATTEMPTS
-from aserpc.broker.records import AHEAD_TIME
+from aserpc.broker.records import AHEAD_TIME, ONE_AHEAD_TIME
 from aserpc.broker.restart import LONG
 from aserpc.broker.tables import JobState
 from aserpc.messages import (
@@ -38,7 +38,7 @@ ORPHAN_TTL = 25.0
 CLIENTS = (b"client 0", b"client 1", b"client 2")
 numbers = st.integers(0, 1000)
 names = st.sampled_from(["lj", "lj", "lj", "emt"])
-times = st.sampled_from([1.0, AHEAD_TIME / 2, AHEAD_TIME / 4])
+times = st.sampled_from([1.0, ONE_AHEAD_TIME, AHEAD_TIME / 4])
 
 
 @dataclass
@@ -268,8 +268,10 @@ class BrokerMachine(RuleBasedStateMachine):
 
         `early`: all answer what they compute before their clients come back.
         """
-        if not early:  # it is in the roster
-            self.house.wait(LONG)
+        has: dict[bytes, list[RequestKey]] = {}
+        while not early and has != (has := {p: [*w.has] for p, w in self.workers.items()}):
+            self.house.wait(LONG)  # all of it is in the roster, unless it is taken back meanwhile
+            self.settle()
         self.settle()
         self.house.restart()
         for peer, worker in list(self.workers.items()) if early else ():

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from aserpc.broker.records import AHEAD_TIME
+from aserpc.broker.records import AHEAD_TIME, ONE_AHEAD_TIME
 from aserpc.worker.state import Phase
 
 from .builders import QUEUE_TIMEOUT, WORKER_TIMEOUT
@@ -19,7 +19,7 @@ from .network import IDLE_TIMEOUT, Network
 
 numbers = st.integers(0, 1000)
 names = st.sampled_from(["lj", "lj", "lj", "emt"])
-times = st.sampled_from([1.0, AHEAD_TIME / 2, AHEAD_TIME / 4])
+times = st.sampled_from([1.0, ONE_AHEAD_TIME, AHEAD_TIME / 4])
 
 
 class HouseMachine(RuleBasedStateMachine):

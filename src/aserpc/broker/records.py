@@ -30,6 +30,10 @@ RECENT = 0.2
 #: request are on their way. Another client's one request waits for it, so it is no longer.
 AHEAD_TIME = 0.0003
 
+#: One request may take so long and is sent ahead nevertheless, s: twice the time in which a worker
+#: waits for its mail. So another client's request waits no longer by it.
+ONE_AHEAD_TIME = 0.002
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -134,7 +138,8 @@ class Worker:
         self.seconds = recent_mean(self.seconds, seconds)
         # Batches are sent ahead by their capacity.
         if self.max_batch == 1 and self.seconds:
-            self.ahead = min(MAX_AHEAD, int(AHEAD_TIME / self.seconds))
+            least = 1 if self.seconds <= ONE_AHEAD_TIME else 0
+            self.ahead = max(least, min(MAX_AHEAD, int(AHEAD_TIME / self.seconds)))
 
     def took_at_least(self, seconds: float) -> None:
         """Take it that a calculation takes longer than the others did."""
