@@ -80,6 +80,17 @@ def floor(bench: Bench, transport: str) -> Contender:
     return Contender(f"floor, {transport}", driver, roles)
 
 
+def sleeping_floor(bench: Bench, workers: int, clients: int) -> list[Driver]:
+    """Return clients of bare sockets with workers that sleep."""
+    front, back = _addresses(bench, "ipc", "sleeping")
+    module = [sys.executable, "-m", "benchmarks.floor"]
+    bench.start("floor-share", [*module, "share", front, back])
+    for _ in range(workers):
+        bench.start("floor-sleeper", [*module, "sleeper", back])
+    command = [sys.executable, "-m", "benchmarks.driver", "floor", front]
+    return [bench.driver("floor-client", command) for _ in range(clients)]
+
+
 def ours(bench: Bench, workers: Mapping[str, int], transport: str = "ipc") -> Service:
     """Start our broker and so many workers of each name."""
     # Beside the interpreter that runs this, or wherever a person has put it.

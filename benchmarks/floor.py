@@ -1,12 +1,16 @@
 """The floor: sockets that move the same bytes as a request and its answer, and do nothing else.
 
 ``python -m benchmarks.floor broker FRONTEND BACKEND`` and ``... worker BACKEND`` are its other
-processes. Small messages are copied and large ones are not, which is the fastest for each.
+processes. Small messages are copied and large ones are not, which is the fastest for each. With
+``share`` and ``sleeper`` in their places, there are several workers, which sleep.
 """
 
 from __future__ import annotations
 
 import sys
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -16,7 +20,8 @@ import zmq
 from aserpc.header import pack_header
 from aserpc.messages import Answer, Request
 from aserpc.payload import pack_atoms, pack_results
-from benchmarks.tasks import structure
+from benchmarks.calculators import SLEEP
+from benchmarks.tasks import count_calls, structure
 from benchmarks.timing import Roles, measure
 
 #: First frame of what a worker shall answer from now on.
@@ -96,6 +101,43 @@ def worker(backend: str) -> None:
             sock.send_multipart([peer, *answer], copy=copy)
 
 
+def share(frontend: str, backend: str) -> None:
+    """Pass messages on, to the worker that waits longest and to the client that asked."""
+    context: zmq.Context[Any] = zmq.Context()
+    front, back = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
+    front.bind(frontend)
+    back.bind(backend)
+    poller = zmq.Poller()
+    poller.register(front, zmq.POLLIN)
+    poller.register(back, zmq.POLLIN)
+    workers: deque[bytes] = deque()
+    requests: deque[list[bytes]] = deque()
+    while True:
+        ready = dict(poller.poll())
+        if back in ready:
+            worker, *answer = back.recv_multipart()
+            workers.append(worker)
+            if answer != [b"hello"]:
+                front.send_multipart(answer)
+        if front in ready:
+            requests.append(front.recv_multipart())
+        while workers and requests:
+            back.send_multipart([workers.popleft(), *requests.popleft()])
+
+
+def sleeper(backend: str) -> None:
+    """Answer whatever comes after a while."""
+    context: zmq.Context[Any] = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    sock.connect(backend)
+    sock.send(b"hello")
+    _, answer = _messages("sleep", 8)
+    while True:
+        peer = sock.recv_multipart()[0]
+        time.sleep(SLEEP)
+        sock.send_multipart([peer, *answer])
+
+
 class FloorTasks:
     """The client of bare sockets."""
 
@@ -126,6 +168,16 @@ class FloorTasks:
 
         return measure(call, calls, 5, roles)
 
+    def window(self, name: str, atoms: int, start_at: float, seconds: float) -> dict[str, Any]:
+        """Count calls as `Tasks.window` does."""
+        request, _ = _messages(name, atoms)
+
+        def call() -> None:
+            self._socket.send_multipart(request)
+            self._socket.recv_multipart()
+
+        return {"count": count_calls(call, start_at, seconds)}
+
     def _set_answer(self, answer: list[bytes]) -> None:
         self._socket.send_multipart([ANSWER, *answer])
         if not self._socket.poll(20_000) or self._socket.recv_multipart() != [b"taken"]:
@@ -148,7 +200,10 @@ def _messages(name: str, atoms: int) -> tuple[list[bytes], list[bytes]]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "broker":
-        broker(*sys.argv[2:])
-    else:
-        worker(*sys.argv[2:])
+    roles: dict[str, Callable[..., None]] = {
+        "broker": broker,
+        "worker": worker,
+        "share": share,
+        "sleeper": sleeper,
+    }
+    roles[sys.argv[1]](*sys.argv[2:])

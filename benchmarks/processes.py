@@ -176,7 +176,11 @@ class Driver:
 
 
 def together(drivers: Sequence[Driver], task: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Have several clients do a task from one instant on."""
+    """Have several clients do a task from one instant on, when all have been started."""
+    for driver in drivers:
+        driver.tell("nothing")
+    for driver in drivers:
+        driver.answer()
     start_at = time.monotonic() + 0.5
     for driver in drivers:
         driver.tell(task, start_at=start_at, **arguments)

@@ -125,20 +125,16 @@ class Tasks:
         return measure(call, calls, 1, roles)
 
     def window(self, name: str, atoms: int, start_at: float, seconds: float) -> dict[str, Any]:
-        """Count the calls that end in a window of time, which other processes share.
-
-        All begin `RAMP` before the window and go on after it, so that it sees them at their pace.
-        """
+        """Count the calls in a window of time."""
         system = self._structure(name, atoms)
         # What two clients ask for is never the same: a worker would compute it once.
         system.positions[-1] += np.random.default_rng().random(3)
-        first, last, count = start_at + RAMP, start_at + RAMP + seconds, 0
-        time.sleep(max(0.0, start_at - time.monotonic()))
-        while (now := time.monotonic()) < last + RAMP:
+
+        def call() -> None:
             system.positions[0, 0] += STEP
             system.get_forces()
-            count += first <= now < last
-        return {"count": count}
+
+        return {"count": count_calls(call, start_at, seconds)}
 
     def pipelined(self, name: str, atoms: int, requests: int) -> dict[str, Any]:
         """Ask for many structures at once: with 16 threads, for want of something better."""
@@ -158,6 +154,19 @@ class Tasks:
             start = time.perf_counter()
             list(pool.map(call, systems))
             return {"seconds": (time.perf_counter() - start) / requests}
+
+
+def count_calls(call: Callable[[], None], start_at: float, seconds: float) -> int:
+    """Count the calls that begin in a window of time, which other processes share.
+
+    All begin `RAMP` before the window and go on after it, so that it sees them at their pace.
+    """
+    first, last, count = start_at + RAMP, start_at + RAMP + seconds, 0
+    time.sleep(max(0.0, start_at - time.monotonic()))
+    while (now := time.monotonic()) < last + RAMP:
+        call()
+        count += first <= now < last
+    return count
 
 
 def _each(measured: dict[str, Any], steps: int) -> dict[str, Any]:

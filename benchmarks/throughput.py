@@ -29,9 +29,10 @@ def run(bench: Bench, report: Report) -> None:
     for count in workers:
         for number in clients:
             _blocking(bench, report, drivers, count, number)
+    bare = contenders.sleeping_floor(bench, 4, max(clients))
     for number in clients:
         if number >= 4:
-            _sleeping(bench, report, drivers, number)
+            _sleeping(bench, report, {**drivers, "bare sockets": bare}, number)
     for count in workers:
         _pipelined(bench, report, services, drivers, count)
 
