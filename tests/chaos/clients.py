@@ -28,6 +28,9 @@ from aserpc.client.state import ClientState, Effect, Send
 from aserpc.messages import Answer, Buffer, Message, Request, RequestKey
 from chaos.answers import SCALES, difference
 
+#: So long, s, calculations are long, and then short: workers are sent short ones ahead.
+PHASE = 5.0
+
 #: How many answers are remembered, to see one that comes twice.
 REMEMBERED = 2000
 
@@ -48,7 +51,7 @@ class Task:
     timeout: float
     #: Mean pause between requests, s, and most futures that wait.
     pause: float = 0.05
-    width: int = 5
+    width: int = 12
 
 
 class Journal:
@@ -78,7 +81,10 @@ class Asker:
     def orders(self) -> Iterator[str]:
         """Yield names to ask as long as that is ordered; pause where it is not."""
         while (order := self._orders.read_text()) != "end":
-            if order == "ask":
+            if order == "ask" and are_short():  # all ask the same one, so that it has a queue
+                PAUSE.wait(self.random.expovariate(1 / self.task.pause) / 50)
+                yield list(SCALES)[int(2 * time.monotonic()) % len(SCALES)]
+            elif order == "ask":
                 PAUSE.wait(self.random.expovariate(1 / self.task.pause))
                 yield self.random.choice(list(SCALES))
             elif order.startswith("call") and order != self._called:
@@ -94,7 +100,8 @@ class Asker:
         self._number += 1
         token = f"{self.way}-{self._number}"
         kind, seconds = ("sleep", 0.0) if self._calls else self._work(name)
-        size = self.random.choice((1, 3, 8, 30, 30, 100, self.random.randint(700, 2500)))
+        large = 30 if are_short() else self.random.randint(700, 2500)
+        size = self.random.choice((1, 3, 8, 30, 30, 100, large))
         atoms = Atoms(f"H{size}", self._positions.normal(size=(size, 3)))
         atoms.info.update(token=token, work=kind, seconds=seconds)
         self.journal.note("asked", token=token, name=name, work=kind, deadline=deadline)
@@ -118,7 +125,14 @@ class Asker:
                 far_from_known = name == "far" and kind in ("crash", "seize")
                 return ("raise" if far_from_known else kind), 0.8
         longest = self.random.choice((0.004, 0.004, 0.004, 0.1, 0.1, 0.1, 1.2))
+        if are_short() and self.random.random() < 0.99:
+            longest = 0.0
         return "sleep", self.random.random() * longest
+
+
+def are_short(at: float | None = None) -> bool:
+    """Whether calculations are short, now or then; the same for all processes of a machine."""
+    return (time.monotonic() if at is None else at) % (2 * PHASE) > PHASE
 
 
 def type_of(error: BaseException | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from aserpc.broker.deaths import MAX_ATTEMPTS, MAX_LOSSES
 from aserpc.client.state import MAX_RESENDS
+from chaos.clients import are_short
 from chaos.records import Asked, Chronicle
 
 #: What ends a worker, or its connection, in the middle of a calculation.
@@ -121,6 +122,10 @@ def _repeats(run: Chronicle, asked: Asked) -> int:
     """Return how often a request may have been computed again."""
     # An answer that the clients' network loses is kept; only with its broker it is lost.
     number = losses(run, asked) + len(run.during(asked, *BROKER))
+    # One that was sent ahead may be begun just when it is taken back, and its answer may be on the
+    # way when its worker dies of the next one.
+    if are_short(asked.at) or (asked.ended is not None and are_short(asked.ended)):
+        number += 1
     if asked.work == "raise":  # asked again for less, see `RemoteCalculator._fetch`
         number += 1
     return number + (MAX_ATTEMPTS - 1 if asked.work == "crash" else 0)
