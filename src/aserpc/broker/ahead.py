@@ -7,6 +7,8 @@ back, so that no other worker is idle while it waits.
 
 from __future__ import annotations
 
+from typing import Any
+
 from aserpc.broker.effects import ToClient
 from aserpc.broker.records import Job, Worker
 from aserpc.broker.requests import Requests
@@ -25,8 +27,8 @@ class Ahead(Requests):
     each: it may have begun one that it was asked for too late.
     """
 
-    def __init__(self, *args: object, **settings: object) -> None:
-        super().__init__(*args, **settings)  # type: ignore[arg-type]
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
         #: Workers that were sent more than they take at a time.
         self._ahead: dict[bytes, Worker] = {}
         self._ahead_timer: Timer | None = None
