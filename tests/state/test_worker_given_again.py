@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aserpc.messages import MAX_AHEAD, Answer, Message, Ready, RequestKey, Stay, Unknown
+from aserpc.messages import MAX_AHEAD, Answer, Cancel, Message, Ready, RequestKey, Stay, Unknown
 from aserpc.worker.given import KEEP_SIZE, KEEP_TIME
 from aserpc.worker.state import REGISTER_INTERVAL
 
@@ -181,3 +181,21 @@ def test_the_question_fits_what_the_worker_has(house: House, desk: Desk) -> None
             message.about = about()
         house.worker(b"w", message)
     assert house.answers() == dict.fromkeys(keys)
+
+
+def test_an_answer_that_was_lost_just_after_it_registered_is_given_again(desk: Desk) -> None:
+    first = compute(desk, 0)
+    last = desk.ask(1)
+    assert kinds(desk.get(Unknown(2, list(first)))) == ["READY"]
+    assert desk.begin() == last
+    desk.state.computed(Answer(*last), desk.now, [RESULTS])
+    assert kinds(desk.get(Unknown(2, list(first)))) == ["ANSWER", "READY"]
+
+
+def test_a_refusal_that_was_lost_just_after_it_registered_is_told_again(desk: Desk) -> None:
+    key = desk.ask(0)
+    assert kinds(desk.get(Unknown(1))) == ["READY"]
+    assert kinds(desk.get(Cancel([list(key)]))) == ["ANSWER"]
+    (message,) = desk.get(Unknown(1))
+    assert isinstance(message, Ready)
+    assert not message.running

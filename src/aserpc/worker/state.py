@@ -142,6 +142,7 @@ class WorkerState:
         self._given = GivenAnswers()
         self._idle_since = now
         self._heartbeat_at = now + heartbeat_interval
+        #: When it said what it has, if it has said nothing since that may have been lost.
         self._registered_at = float("-inf")
         #: How many requests the broker had sent when it asked for what is here.
         self._sent = 0
@@ -248,6 +249,7 @@ class WorkerState:
         most = (self.capacity or self._batching.capacity) + MAX_AHEAD
         self._given.keep(answer, payload, now, most)
         self._idle_since = now
+        self._registered_at = float("-inf")
         self._beat(now)
         replies: list[Message] = [answer]
         if self.phase is Phase.FINISHING and not self._computing:
@@ -343,6 +345,7 @@ class WorkerState:
             if self._backlog.pop((session, number), None) is not None:
                 reason = "cancelled before it was started"
                 replies.append(Answer(session, number, error=failure("cancelled", reason)))
+                self._registered_at = float("-inf")
         return replies
 
     def _register(self, now: float) -> Hello | Ready:
