@@ -119,7 +119,7 @@ class Network:
             else:
                 todo += self.broker.unreachable(effect.peer, effect.message, self.now)
         for worker in self.broker.workers.values():
-            self.excused |= worker.taken_back  # it may have begun it before it reads that
+            self.excused |= {*worker.taken_back}  # it may have begun it before it reads that
         check_consistency(self.broker)
 
     # ---- links -----------------------------------------------------------------------------------

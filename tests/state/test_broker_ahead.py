@@ -7,43 +7,15 @@ import pytest
 from aserpc.broker.ahead import PATIENCE
 from aserpc.broker.records import AHEAD_TIME, ONE_AHEAD_TIME
 from aserpc.broker.tables import WorkerState
-from aserpc.messages import MAX_AHEAD, Cancel, RequestKey
+from aserpc.messages import MAX_AHEAD, Cancel
 
 from .builders import WORKER_TIMEOUT, House, ready
-
-#: A calculation that takes so long, s, has three others sent ahead.
-THREE = AHEAD_TIME / 3.5
+from .quick_workers import THREE, ask, refuse, taken_back, warm
 
 
 @pytest.fixture
 def house() -> House:
     return House()
-
-
-def warm(house: House, *peers: bytes, seconds: float = THREE) -> None:
-    """Have workers answer a request each, in so many seconds."""
-    house.serve(*peers)
-    keys = [house.ask(1000 + number, "warm") for number in range(len(peers))]
-    for peer in peers:
-        (key,) = house.given(peer)
-        keys.remove(key)
-        house.answer(peer, key, seconds=seconds)
-    assert not keys
-    house.answers()
-
-
-def ask(house: House, count: int, first: int = 0) -> list[RequestKey]:
-    return [house.ask(first + number) for number in range(count)]
-
-
-def taken_back(house: House, peer: bytes) -> list[RequestKey]:
-    """Take what a worker was asked to give back."""
-    return [(who, number) for message in house.take(peer, Cancel) for who, number in message.keys]
-
-
-def refuse(house: House, peer: bytes, *keys: RequestKey) -> None:
-    for key in keys:
-        house.answer(peer, key, error={"kind": "cancelled", "message": ""})
 
 
 # ---- who gets how much ---------------------------------------------------------------------------
@@ -297,3 +269,11 @@ def test_after_a_while_it_is_the_first(house: House) -> None:
     house.wait(2.0)
     house.vanish(b"w")
     assert [house.job(key).attempts for key in keys] == [1, 0, 0]
+
+
+def test_the_first_is_not_blamed_where_others_are_being_taken_back(house: House) -> None:
+    warm(house, b"w")
+    keys = ask(house, 2)
+    house.wait(2 * PATIENCE)
+    house.vanish(b"w")
+    assert [house.job(key).attempts for key in keys] == [0, 0]

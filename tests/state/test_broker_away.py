@@ -225,3 +225,23 @@ def test_a_managers_new_connection_that_nobody_saw_break_is_asked_about(house: H
     house.state.connection_closed(house.now)
     house.wait(0.1)
     assert house.take(MANAGER, Unknown)
+
+
+def test_a_request_that_did_not_reach_a_far_worker_goes_to_an_idle_one(house: House) -> None:
+    house.serve(FARTHER, FAR)
+    key = house.ask(0)
+    (last,) = (peer for peer in (FAR, FARTHER) if house.given(peer))
+    house.answer(last, key)
+    house.cut.add(last)  # it served the session last
+    key = house.ask(1)
+    assert house.given(FAR if last == FARTHER else FARTHER) == [key]
+
+
+def test_two_that_were_to_be_alone_come_back_with_their_worker(house: House) -> None:
+    house.serve(FAR, capacity=2)
+    keys = [house.ask(number) for number in range(2)]
+    house.vanish(FAR)
+    house.wait(5.0)
+    assert FAR not in house.state.workers
+    house.cut.clear()
+    house.worker(FAR, ready(capacity=2, running=keys))  # and its consistency is checked

@@ -226,3 +226,10 @@ def test_when_its_deadline_passes_the_others_go_on(house: House) -> None:
         house.beat(worker)
     assert house.answers() == {(session("a"), 0): "deadline"}
     assert house.given(worker) == [later]
+
+
+def test_the_first_is_not_blamed_where_another_shares_no_batch_with_it(house: House) -> None:
+    house.serve(b"w", capacity=4, max_batch=2)
+    keys = [house.ask(0), house.ask(1, options={"a": 1})]
+    house.vanish(b"w")
+    assert [house.job(key).attempts for key in keys] == [0, 0]

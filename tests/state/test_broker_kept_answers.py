@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from aserpc.broker.peers import remote_peer
+from aserpc.broker.peers import NOBODY, remote_peer
 from aserpc.messages import Answer, Buffer, Cancel, Ping, RequestKey
 
 from .builders import House, request, session
+from .quick_workers import THREE, ask, warm
 
 
 @pytest.fixture
@@ -160,3 +161,16 @@ def test_nothing_is_kept_of_what_was_acknowledged_at_once(house: House) -> None:
         received = [[session("s"), number - 1, number - 1]] if number else []
         house.answer(b"w", house.ask(number, received=received))
     assert len(house.state.answers) == 1
+
+
+def test_several_that_are_given_twice_are_not_kept(house: House) -> None:
+    far = remote_peer(NOBODY, b"far")
+    warm(house, far)
+    keys = ask(house, 3)
+    for key in keys:
+        house.answer(far, key, seconds=THREE)
+    house.client(request(9, received=[[session("s"), 0, 2], [session("warm"), 1000, 1000]]))
+    assert len(house.state.answers) == 0
+    for key in keys[1:]:  # a question crossed them
+        house.answer(far, key, seconds=THREE)
+    assert len(house.state.answers) == 0

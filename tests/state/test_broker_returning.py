@@ -1,4 +1,4 @@
-"""Managers of a broker that is restarted: what they can start is waited for."""
+"""Managers and workers of a broker that is restarted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 from aserpc.broker.managers import DEMAND_INTERVAL
 from aserpc.broker.workers import RETURN_GRACE
-from aserpc.messages import Accept, Demand, Heartbeat, Offer, Unknown
+from aserpc.messages import Accept, Answer, Demand, Heartbeat, Offer, Ready, Unknown
 
-from .builders import House, ready
+from .builders import House, about, ready, request
 
 MANAGER, OTHER, WORKER = b"manager", b"other", b"worker"
 
@@ -76,3 +76,20 @@ def test_the_roster_is_to_be_saved_when_a_manager_comes_or_goes() -> None:
     house.vanish(MANAGER)
     assert house.state.roster_changed
     assert not house.state.roster(house.now).managers
+
+
+def test_a_calculation_is_not_late_from_when_its_worker_was_found() -> None:
+    house = House()
+    said = Ready("lj", {}, about(), capacity=2, calculation_timeout=5.0)
+    house.worker(b"w", said)
+    keys = [house.ask(number) for number in range(2)]
+    house.wait(1.0)
+    house.restart()
+    house.wait(4.0)
+    house.worker(b"w", Answer(*keys[0]))
+    said.running = [[*keys[1]]]
+    house.worker(b"w", said)
+    house.client(request(1))
+    house.wait(2.0)
+    house.vanish(b"w")
+    assert house.answers() == {}

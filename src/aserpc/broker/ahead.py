@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from aserpc.broker.effects import ToClient
-from aserpc.broker.records import Job, Worker
-from aserpc.broker.requests import Requests
+from aserpc.broker.records import STARTING, Job, Worker
+from aserpc.broker.requests import SHUT_DOWN, Requests
 from aserpc.broker.tables import JobState
 from aserpc.messages import Answer, Buffer, Cancel
 from aserpc.timers import Timer
@@ -34,13 +34,14 @@ class Ahead(Requests):
         self._ahead_timer: Timer | None = None
 
     def _sent_ahead(self, worker: Worker, now: float) -> None:
-        """Look in a while whether what was sent ahead waits for long."""
+        """Look in a while whether what a worker has beyond its capacity waits for long."""
+        if len(worker.jobs) <= worker.capacity or worker.state in STARTING:
+            return  # the latter has not said its capacity yet
         self._ahead[worker.peer] = worker
         if self._ahead_timer is None:
             self._ahead_timer = self._timers.at(now + PATIENCE, self._look_ahead)
 
     def _look_ahead(self, _: None, now: float) -> None:
-        self._ahead_timer = None
         for peer, worker in list(self._ahead.items()):
             first = next(iter(worker.jobs.values()), None)
             if first is None or len(worker.jobs) <= worker.capacity:
@@ -48,8 +49,8 @@ class Ahead(Requests):
             elif now >= first.started_at + PATIENCE:
                 del self._ahead[peer]
                 self._take_back(worker, now - first.started_at, now)
-        if self._ahead:
-            self._ahead_timer = self._timers.at(now + PATIENCE, self._look_ahead)
+        again = now + PATIENCE
+        self._ahead_timer = self._timers.at(again, self._look_ahead) if self._ahead else None
 
     def _take_back(self, worker: Worker, seconds: float, now: float) -> None:
         """Queue again what waits behind a calculation that takes so long already."""
@@ -59,13 +60,13 @@ class Ahead(Requests):
             for job in list(worker.jobs.values())[worker.capacity :]
             if job.state is JobState.ASSIGNED
         ]
-        worker.taken_back.update(job.key for job in beyond)
+        worker.taken_back.update((job.key, job.order) for job in beyond)
         for job in reversed(beyond):
             self._requeue(job, now)
         if beyond:
             self._to_worker(worker.peer, Cancel([list(job.key) for job in beyond]))
-        self._dispatch(worker.calculator, now)
-        self._tell_demand(worker.calculator, now)
+        worker.calculator.file(worker)  # it has no room any more
+        self._see_to_those_who_wait(worker, SHUT_DOWN, now)
 
     def _given_back(
         self, worker: Worker, answer: Answer, payload: list[Buffer], now: float
@@ -73,13 +74,12 @@ class Ahead(Requests):
         """Take what a worker says of a request that was taken back: most likely its refusal."""
         if answer.part is not None:
             return
-        worker.taken_back.remove(answer.key)
+        del worker.taken_back[answer.key]
         job = self.jobs.get(answer.key)
         if job is not None and job.state is JobState.QUEUED and not answer.is_refusal:
             self._was_computed(job, answer, payload, now)
         self._rest(worker)
-        self._dispatch(worker.calculator, now)
-        self._tell_demand(worker.calculator, now)
+        self._see_to_those_who_wait(worker, SHUT_DOWN, now)
 
     def _was_computed(self, job: Job, answer: Answer, payload: list[Buffer], now: float) -> None:
         """Answer a request that waits, which somebody had computed already."""

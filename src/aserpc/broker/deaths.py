@@ -77,10 +77,13 @@ class Deaths(Orphans):
         if not jobs:
             return []
         first, limit, spawn_id = jobs[0], worker.calculation_timeout, worker.spawn_id
-        late = limit is not None and now >= first.started_at + limit and len(jobs) == 1
+        together = len(jobs)
+        if now < first.started_at + ANSWER_TIME:  # it may have been answered, and another begun
+            together = len(worker.jobs) + len(worker.taken_back)
+        late = limit is not None and now >= first.started_at + limit and together == 1
         overdue = limit if late else None
         is_open = spawn_id in self.spawned
-        death = Death(worker.label, how, seen, first, len(jobs), overdue, is_open)
+        death = Death(worker.label, how, seen, first, together, overdue, is_open)
         for job in jobs:
             if job.state is not JobState.CANCELLED:  # of which nothing more is to be decided
                 job.deaths.append(death)

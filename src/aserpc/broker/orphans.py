@@ -57,6 +57,7 @@ class Orphans(Ahead):
                     continue
             elif job.state is JobState.QUEUED and job.calculator is worker.calculator:
                 job.calculator.remove(job)
+                job.alone = False  # that worker lives
                 self._assign(job, worker, now)
                 continue
             needless.append([session, number])
@@ -70,7 +71,13 @@ class Orphans(Ahead):
         payload: list[Buffer],
         now: float,
     ) -> None:
-        """Take the answer to a request of the broker before; others are dropped."""
+        """Take the answer to a request of the broker before, or to one that was taken back.
+
+        Others are dropped.
+        """
+        if worker is not None and answer.key in worker.taken_back:
+            self._given_back(worker, answer, payload, now)
+            return
         is_ours = worker is not None and not worker.inherited
         if answer.part is not None or answer.is_refusal or is_ours:
             return

@@ -116,14 +116,20 @@ class Worker:
     seconds: float = 0.0
     #: How many requests it is sent ahead of the answers.
     ahead: int = 0
-    #: Requests that it was sent ahead and is to give back; it has not said yet what became of them.
-    taken_back: set[RequestKey] = field(default_factory=set)
+    #: Requests that it was sent ahead and is to give back, with their `Job.order`; it has not said
+    #: yet what became of them.
+    taken_back: dict[RequestKey, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """What the log calls it."""
         pid, host = self.process
         return f"worker of {self.calculator.name!r} (process {pid} on {host})"
+
+    @property
+    def is_occupied(self) -> bool:
+        """Whether it has a request, or may have begun one that was taken back."""
+        return bool(self.jobs or self.taken_back)
 
     @property
     def has_room(self) -> bool:

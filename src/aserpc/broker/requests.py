@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Why a worker that is there takes no requests.
+SHUT_DOWN = "it was asked to shut down"
+
 #: Where nothing else is said, the requests that may wait for one calculator, and what all requests
 #: may take in memory, in bytes: as many structures of 400 atoms.
 MAX_QUEUE, MAX_QUEUE_BYTES = 100_000, 4 << 30
@@ -177,6 +180,7 @@ class Requests(Clients):
             self._count(job, weigh(payload), now)
         is_first = next(iter(worker.jobs)) == job.key
         self._move_job(job, JobState.RUNNING if is_first else JobState.ASSIGNED)
+        self._sent_ahead(worker, now)
 
     def _tell_demand(self, calculator: Calculator, now: float, *, at_once: bool = False) -> None:
         """Tell the calculator's manager soon how much it is asked for; see `Managers`."""
@@ -206,8 +210,7 @@ class Requests(Clients):
             calculator.served(request.session, worker)
             self._move_worker(worker, WorkerState.BUSY)
             self._effects.append(ToWorker(worker.peer, request, job.payload))
-            if len(worker.jobs) > worker.capacity:
-                self._sent_ahead(worker, now)
+            self._sent_ahead(worker, now)
             self._tell_demand(calculator, now)  # it is idle no longer
 
     def _assign(self, job: Job, worker: Worker, now: float) -> None:
@@ -225,15 +228,13 @@ class Requests(Clients):
             worker.last_answer = answer.key
         job = worker.jobs.get(answer.key)
         if job is None:
-            if answer.key in worker.taken_back:
-                self._given_back(worker, answer, payload, now)
-            elif not is_again:
+            if answer.key in worker.taken_back or not is_again:
                 self._late_answer(worker, answer, payload, now)
             return
         wanted = job.state is not JobState.CANCELLED
         if wanted and answer.is_refusal:  # of when it was taken back
             self._requeue(job, now)
-            self._dispatch(worker.calculator, now)
+            self._see_to_those_who_wait(worker, SHUT_DOWN, now)
             return
         awaited = wanted and job.state is not JobState.ORPHANED
         if answer.part is None:
@@ -254,18 +255,16 @@ class Requests(Clients):
             self._effects.append(ToClient(job.client, answer, payload))
         self._tell_demand(worker.calculator, now)
 
-    def _sent_ahead(self, worker: Worker, now: float) -> None:
-        """Take it that a worker was sent more than it takes at a time; see `Ahead`."""
+    def _see_to_those_who_wait(self, worker: Worker, why: str, now: float) -> None:
+        """Let other workers have what waits, or see what else can be done; see `Workers`."""
 
-    def _given_back(
-        self, worker: Worker, answer: Answer, payload: list[Buffer], now: float
-    ) -> None:
-        """Take what became of a request that was taken back from a worker; see `Ahead`."""
+    def _sent_ahead(self, worker: Worker, now: float) -> None:
+        """Look after what a worker may have been sent ahead; see `Ahead`."""
 
     def _late_answer(
         self, worker: Worker | None, answer: Answer, payload: list[Buffer], now: float
     ) -> None:
-        """Take the answer to a request that this broker did not give the worker; see `Orphans`."""
+        """Take the answer to a request that a worker does not have by our books; see `Orphans`."""
 
     def _describe(self, calculator: Calculator) -> None:
         """Answer those who ask what a calculator is, once a worker has said it."""
@@ -297,14 +296,15 @@ class Requests(Clients):
         del worker.jobs[job.key]
         job.worker = None
         following = next(iter(worker.jobs.values()), None)
-        if following is not None and following.state is JobState.ASSIGNED:
-            self._move_job(following, JobState.RUNNING)
+        if following is not None:
             following.started_at = now
+            if following.state is JobState.ASSIGNED:
+                self._move_job(following, JobState.RUNNING)
         self._rest(worker)
 
     def _rest(self, worker: Worker) -> None:
         """Have a worker be idle if it has nothing more."""
-        if worker.state is WorkerState.BUSY and not (worker.jobs or worker.taken_back):
+        if worker.state is WorkerState.BUSY and not worker.is_occupied:
             self._move_worker(worker, WorkerState.IDLE)
         else:
             worker.calculator.file(worker)

@@ -235,6 +235,7 @@ class BrokerState(Restart):
                     if key == undelivered.key:
                         break
             self._connection_broke(worker, now)
+            self._dispatch(worker.calculator, now)
         elif peer in self.managers:
             self._manager_is_away(self.managers[peer], now)
         return self._take()

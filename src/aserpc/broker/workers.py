@@ -8,6 +8,7 @@ from typing import Any
 from aserpc.broker.deaths import Deaths
 from aserpc.broker.peers import is_remote
 from aserpc.broker.records import STARTING, Calculator, Worker
+from aserpc.broker.requests import SHUT_DOWN
 from aserpc.broker.tables import JobState, WorkerState
 from aserpc.messages import (
     Dismiss,
@@ -97,9 +98,11 @@ class Workers(Deaths):
         for key, job in reversed(list(worker.jobs.items())):
             if key not in has and job.order <= ready.sent:
                 self._send_again(job, now)
-        worker.taken_back.clear()  # nor is it to say any more what became of those
+        # Nor is it to say what became of those, unless they were on their way when it said this.
+        worker.taken_back = {k: n for k, n in worker.taken_back.items() if n > ready.sent}
         self._rest(worker)
         self._claim(worker, ready.running, now)
+        worker.inherited = False  # what it had of the broker before is known
         calculator.file(worker)  # by its capacity
         is_new = worker.state in STARTING
         if is_new:
@@ -107,8 +110,9 @@ class Workers(Deaths):
             logger.info("%s is ready", worker.label)
         if worker.state is WorkerState.IDLE and worker.jobs:
             self._move_worker(worker, WorkerState.BUSY)
+        self._sent_ahead(worker, now)
         self._describe(calculator)
-        self._see_to_those_who_wait(worker, "it was asked to shut down", now)
+        self._see_to_those_who_wait(worker, SHUT_DOWN, now)
         if is_new:
             # Before the manager can see it die of its first request: its start has not failed.
             self._tell_demand(calculator, now, at_once=True)
@@ -211,7 +215,7 @@ class Workers(Deaths):
             self._to_worker(worker.peer, Shutdown())
             if worker.state is not WorkerState.LEAVING:
                 self._move_worker(worker, WorkerState.LEAVING)
-                self._see_to_those_who_wait(worker, "it was asked to shut down", now)
+                self._see_to_those_who_wait(worker, SHUT_DOWN, now)
         return len(chosen)
 
     def _connection_broke(self, worker: Worker, now: float) -> None:
@@ -255,7 +259,9 @@ class Workers(Deaths):
         """
         half = self.worker_timeout / 2
         # One that was asked to leave before it was ready may still be loading.
-        leaves = worker.state is WorkerState.LEAVING and bool(worker.about) and not worker.jobs
+        leaves = (
+            worker.state is WorkerState.LEAVING and bool(worker.about) and not worker.is_occupied
+        )
         if worker.away_since is not None:
             if worker.asked:  # and there was a connection
                 self._is_back(worker, now)
@@ -288,7 +294,9 @@ class Workers(Deaths):
     def _probe(self, worker: Worker) -> None:
         # One on another machine may have a new connection already: what was on its way by the old
         # one is lost, and only the worker knows what that was.
-        unsure = worker.state is WorkerState.RETURNING or (is_remote(worker.peer) and worker.jobs)
+        unsure = worker.state is WorkerState.RETURNING or (
+            is_remote(worker.peer) and worker.is_occupied
+        )
         if worker.expected and worker.state is WorkerState.LEAVING:
             self._to_worker(worker.peer, Shutdown())
         else:
