@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from aserpc.broker.effects import Effect, ToClient
+from aserpc.broker.peers import NOBODY, remote_peer
 from aserpc.broker.roster import Roster, pack_roster, unpack_roster
 from aserpc.client.state import ClientState, Resolve, Send
 from aserpc.client.state import Effect as ClientEffect
@@ -46,6 +47,8 @@ class Worker:
     max_batch: int = 1
     #: How long it says that it computes, s: it may be sent several requests ahead.
     seconds: float = 0.0
+    #: Whether its connection is broken.
+    is_cut: bool = False
     batch: list[Job] = field(default_factory=list)
     computed: list[RequestKey] = field(default_factory=list)
 
@@ -103,6 +106,28 @@ class Network:
         if noticed:
             self.broker.client_unreachable(peer, self.now)
 
+    def cut_worker(self, peer: bytes, *, lost: int, unread: int, back: bool) -> None:
+        """Break the connection of a worker on another machine; `back`: it is there again at once.
+
+        Lost is what was on its way, but not what the worker sends when its connection is back, nor
+        what has arrived there.
+        """
+        worker = self.workers[peer]
+        for _ in range(min(lost, len(worker.link.up))):
+            self.lose(worker.link.up.popleft())
+        while len(worker.link.down) > unread:
+            worker.link.down.pop()
+        known = self.broker.workers.get(peer)
+        if known is not None:
+            self.excused |= {*known.jobs}
+        worker.is_cut = not back
+        self.broker.connection_closed(self.now)
+
+    def restore(self) -> None:
+        """Have the connections of all workers be there again."""
+        for worker in self.workers.values():
+            worker.is_cut = False
+
     def links(self) -> list[Link]:
         links = [client.link for client in self.clients.values()]
         return links + [worker.link for worker in self.workers.values()]
@@ -114,7 +139,7 @@ class Network:
             parcel = (effect.message, effect.payload)
             if isinstance(effect, ToClient):
                 self.clients[effect.peer].link.down.append(parcel)
-            elif effect.peer in self.workers:
+            elif effect.peer in self.workers and not self.workers[effect.peer].is_cut:
                 self.workers[effect.peer].link.down.append(parcel)
             else:
                 todo += self.broker.unreachable(effect.peer, effect.message, self.now)
@@ -127,6 +152,8 @@ class Network:
     def deliver_up(self, peer: bytes, number: int = 1 << 30) -> None:
         """Have the broker read messages of a peer."""
         is_client = peer in self.clients
+        if not is_client and self.workers[peer].is_cut:
+            return
         link = self.clients[peer].link if is_client else self.workers[peer].link
         take = self.broker.from_client if is_client else self.broker.from_worker
         while link.up and number:
@@ -205,10 +232,18 @@ class Network:
     # ---- workers ---------------------------------------------------------------------------------
 
     def start_worker(
-        self, name: str, capacity: int, max_batch: int = 1, seconds: float = 0.0
+        self,
+        name: str,
+        capacity: int,
+        max_batch: int = 1,
+        seconds: float = 0.0,
+        *,
+        is_remote: bool = False,
     ) -> bytes:
         self.count += 1
         peer = b"worker %d" % self.count
+        if is_remote:
+            peer = remote_peer(NOBODY, peer)
         state = WorkerState(name, {}, IDLE_TIMEOUT, HEARTBEAT, self.now, capacity=capacity)
         self.workers[peer] = Worker(state, max_batch=max_batch, seconds=seconds)
         self.put(peer, state.start())

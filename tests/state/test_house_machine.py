@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from aserpc.broker.peers import is_remote
 from aserpc.broker.records import AHEAD_TIME, ONE_AHEAD_TIME
 from aserpc.worker.state import Phase
 
@@ -25,11 +26,14 @@ times = st.sampled_from([1.0, ONE_AHEAD_TIME, AHEAD_TIME / 4])
 class HouseMachine(RuleBasedStateMachine):
     """The house, as people, machines and bad luck treat it."""
 
-    @initialize(sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), times), max_size=3))
-    def begin(self, sizes: list[tuple[int, int, float]]) -> None:
+    @initialize(
+        sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), times), max_size=3),
+        are_remote=st.booleans(),
+    )
+    def begin(self, sizes: list[tuple[int, int, float]], are_remote: bool) -> None:
         self.net = Network()
-        for capacity, max_batch, seconds in sizes:
-            self.net.load(self.net.start_worker("lj", capacity, max_batch, seconds))
+        for size in sizes:
+            self.net.load(self.net.start_worker("lj", *size, is_remote=are_remote))
         self.net.deliver_all()
 
     def peers(self) -> list[bytes]:
@@ -75,11 +79,18 @@ class HouseMachine(RuleBasedStateMachine):
         max_batch=st.integers(1, 3),
         seconds=times,
         loads=st.sampled_from([True, True, False]),
+        is_remote=st.booleans(),
     )
     def start_worker(
-        self, name: str, capacity: int, max_batch: int, seconds: float, loads: bool
+        self,
+        name: str,
+        capacity: int,
+        max_batch: int,
+        seconds: float,
+        loads: bool,
+        is_remote: bool,
     ) -> None:
-        peer = self.net.start_worker(name, capacity, max_batch, seconds)
+        peer = self.net.start_worker(name, capacity, max_batch, seconds, is_remote=is_remote)
         if loads:
             self.net.load(peer)
 
@@ -115,6 +126,16 @@ class HouseMachine(RuleBasedStateMachine):
         else:
             self.net.shut_down(self.net.workers[peer].state.name)
 
+    @precondition(lambda self: any(map(is_remote, self.net.workers)))
+    @rule(number=numbers, lost=st.integers(0, 4), unread=st.integers(0, 4), back=st.booleans())
+    def cut_a_worker(self, number: int, lost: int, unread: int, back: bool) -> None:
+        peers = [peer for peer in self.net.workers if is_remote(peer)]
+        self.net.cut_worker(peers[number % len(peers)], lost=lost, unread=unread, back=back)
+
+    @rule()
+    def restore(self) -> None:
+        self.net.restore()
+
     @rule(stops=st.booleans(), keeps=st.integers(0, 3))
     def restart_the_broker(self, stops: bool, keeps: int) -> None:
         self.net.restart_broker(stops=stops, keeps=keeps)
@@ -148,6 +169,7 @@ class HouseMachine(RuleBasedStateMachine):
         if not hasattr(self, "net"):
             return
         net = self.net
+        net.restore()
         for peer, worker in list(net.workers.items()):
             if worker.state.phase is Phase.LOADING:
                 net.load(peer)
