@@ -29,12 +29,16 @@ class HouseMachine(RuleBasedStateMachine):
     @initialize(
         sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), times), max_size=3),
         are_remote=st.booleans(),
+        quick=st.integers(0, 2),
     )
-    def begin(self, sizes: list[tuple[int, int, float]], are_remote: bool) -> None:
+    def begin(self, sizes: list[tuple[int, int, float]], are_remote: bool, quick: int) -> None:
         self.net = Network()
-        for size in sizes:
+        for size in [*sizes, *[(1, 1, AHEAD_TIME / 4)] * quick]:
             self.net.load(self.net.start_worker("lj", *size, is_remote=are_remote))
         self.net.deliver_all()
+        if quick:  # the broker knows that they are when they have answered
+            self.ask(0, "abcabc", "lj", None)
+            self.work(6)
 
     def peers(self) -> list[bytes]:
         return [*self.net.clients, *self.net.workers]
@@ -45,7 +49,7 @@ class HouseMachine(RuleBasedStateMachine):
 
     @rule(
         number=numbers,
-        sessions=st.text("abc", min_size=1, max_size=4),
+        sessions=st.text("abc", min_size=1, max_size=8),
         name=names,
         deadline=st.sampled_from([None, None, None, 2.0, 30.0]),
     )
@@ -114,6 +118,14 @@ class HouseMachine(RuleBasedStateMachine):
         for peer in list(self.net.workers):
             self.net.begin(peer)
             self.net.end_job(peer)
+
+    @rule(times=st.integers(1, 3))
+    def work(self, times: int) -> None:
+        """Have everybody do what is to be done, so that the broker knows how long it takes."""
+        for _ in range(times):
+            self.net.deliver_all()
+            self.compute_all()
+            self.net.deliver_all()
 
     @precondition(lambda self: self.net.workers)
     @rule(number=numbers, how=st.sampled_from(["kill", "finish", "shut down"]))
