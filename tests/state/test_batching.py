@@ -139,11 +139,30 @@ def test_a_client_alone_never_waits() -> None:
 def test_the_clients_of_the_last_batches_are_waited_for() -> None:
     found = batching(wait=0.5)
     found.take(waiting(job(0, "a")))
-    found.take(waiting(job(0, "b"), job(0, "c")))
+    found.take(waiting(job(0, "b", since=5.0), job(0, "c", since=5.0)), 6.0)
     there = [job(1, who, since=7.0) for who in "abc"]
     assert found.begins_at(waiting(*there[:1]), 7.0) == 7.5
     assert found.begins_at(waiting(*there[:2]), 7.0) == 7.5
     assert found.begins_at(waiting(*there), 7.0) == NOW
+
+
+def test_clients_after_one_another_wait_for_nobody() -> None:
+    found = batching(wait=0.5)
+    for number in range(9):
+        there = waiting(job(0, f"{number}", since=number + 0.1))
+        assert found.begins_at(there, float(number)) == NOW
+        found.take(there, float(number))
+
+
+def test_those_who_were_there_at_once_are_counted_with_all_their_sessions_once() -> None:
+    found = batching(9, wait=0.5)
+    for number in range(1, 4):
+        # One asked while the last batch was computed; each has a new session.
+        there = [job(0, f"{number}{who}", since=number + (who > "a")) for who in "abc"]
+        found.take(waiting(*there), number + 0.5)
+    there = [job(0, who, since=4.9) for who in "wxyz"]
+    assert found.begins_at(waiting(*there[:3]), 4.5) == 5.4
+    assert found.begins_at(waiting(*there), 4.5) == NOW
 
 
 def test_the_time_counts_from_when_the_worker_is_free() -> None:
@@ -159,6 +178,71 @@ def test_those_who_do_not_come_are_soon_not_waited_for() -> None:
     for number in (1, 2):
         found.take(waiting(job(number, "a")))
     assert found.begins_at(waiting(job(3, "a", since=7.0)), 7.0) == NOW
+
+
+class Steps:
+    """Clients that ask, and some time after their answer ask again, of a worker that batches.
+
+    Each needs so many seconds between an answer and its next question.
+    """
+
+    def __init__(self, *own: float, wait: float = 0.05, takes: float = 1.0) -> None:
+        self.own, self.takes = dict(enumerate(own)), takes
+        self.batching = batching(16, 1000, wait)
+        self.asks_at = {client: 0.001 * client for client in self.own}
+        self.free_since, self.number = 0.0, 0
+        #: How long there was something to compute and nothing was computed.
+        self.waited = 0.0
+
+    def batch(self) -> int:
+        """Compute a batch; return how many it had."""
+        jobs = sorted((at, client) for client, at in self.asks_at.items())
+        now = max(self.free_since, jobs[0][0])
+        while True:
+            there = [job(self.number, f"{client}", since=at) for at, client in jobs if at <= now]
+            begins_at = self.batching.begins_at(waiting(*there), self.free_since)
+            later = [at for at, _ in jobs if at > now]
+            if begins_at <= now:
+                break
+            now = min([begins_at, *later[:1]])
+        self.waited += now - max(self.free_since, jobs[0][0])
+        taken = self.batching.take(waiting(*there), self.free_since)
+        self.number += 1
+        self.free_since = now + self.takes
+        for each in taken:
+            client = int(each.request.session.strip(b"."))
+            self.asks_at[client] = self.free_since + self.own[client]
+        return len(taken)
+
+    def leave(self, *clients: int) -> None:
+        for client in clients:
+            del self.asks_at[client], self.own[client]
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_clients_in_step_gather_and_stay_together(count: int) -> None:
+    steps = Steps(*(0.001 + 0.002 * client for client in range(count)))
+    found = [steps.batch() for _ in range(30)]
+    assert found[0] == 1, "who comes first waits for nobody"
+    assert found[4:] == [count] * 26
+
+
+def test_one_whose_company_has_left_waits_twice() -> None:
+    steps = Steps(0.001, 0.003)
+    for _ in range(9):
+        steps.batch()
+    steps.leave(1)
+    steps.waited = 0.0
+    assert [steps.batch() for _ in range(9)] == [1] * 9
+    assert steps.waited == pytest.approx(2 * 0.05)
+
+
+def test_one_that_comes_later_joins_the_others() -> None:
+    steps = Steps(0.001, 0.003)
+    for _ in range(9):
+        steps.batch()
+    steps.own[2], steps.asks_at[2] = 0.002, steps.free_since - 0.5
+    assert [steps.batch() for _ in range(9)][-6:] == [3] * 6
 
 
 @pytest.mark.parametrize("full", [Limits(2, 100, 0.5), Limits(9, 5, 0.5)], ids=["count", "atoms"])

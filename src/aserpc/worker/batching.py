@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from aserpc.messages import Buffer, Request, RequestKey
 
-#: Of how many batches, the last ones, the clients are expected to come again.
+#: Of how many batches, the last ones, it is remembered how many clients there were.
 REMEMBERED = 2
 
 #: Fewest atoms that the limit of a batch is lowered to; a single structure may have any number.
@@ -68,7 +68,9 @@ class Batching:
     ) -> None:
         self.limits = limits or Limits()
         self._count = count
-        self._sessions: deque[set[bytes]] = deque(maxlen=REMEMBERED)
+        #: How many clients there were at once, lately, and those of the last batch.
+        self._there: deque[int] = deque(maxlen=REMEMBERED)
+        self._last: set[bytes] = set()
 
     @property
     def capacity(self) -> int:
@@ -82,8 +84,8 @@ class Batching:
     def begins_at(self, waiting: Mapping[RequestKey, Job], free_since: float) -> float:
         """Return when the next batch should begin, if nothing more comes; ``-inf``: now.
 
-        It is not waited for longer than those who were there lately need to come again: a client
-        that is alone never waits.
+        It is waited until there are as many requests as there were clients at once lately: one that
+        is alone never waits.
 
         Parameters
         ----------
@@ -96,17 +98,24 @@ class Batching:
         if limits.structures == 1 or not limits.wait:
             return float("-inf")
         batch, is_full = self._choose(waiting)
-        expected = {session for sessions in self._sessions for session in sessions}
-        if is_full or len(batch) >= len(expected):
+        if is_full or len(batch) >= max(self._there, default=1):
             return float("-inf")
         first = next(iter(waiting.values()))
         return max(first.since, free_since) + limits.wait
 
-    def take(self, waiting: Mapping[RequestKey, Job]) -> list[Job]:
-        """Return what is to be computed together now."""
+    def take(
+        self, waiting: Mapping[RequestKey, Job], free_since: float = float("-inf")
+    ) -> list[Job]:
+        """Return what is to be computed together now; the arguments are those of `begins_at`."""
         batch, _ = self._choose(waiting)
         if self.limits.wait:
-            self._sessions.append({job.request.session for job in batch})
+            # Who asked before the last batch was answered is none of its clients come again: they
+            # were there at once. Of those who asked later nobody knows: a script may well have a
+            # session for each of its structures.
+            also = {job.request.session for job in waiting.values() if job.since <= free_since}
+            sessions = {job.request.session for job in batch}
+            self._there.append(max(len(sessions), len(self._last | also) if also else 0))
+            self._last = sessions
         return batch
 
     def lower(self, atoms: int) -> None:

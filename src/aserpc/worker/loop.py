@@ -283,7 +283,11 @@ class Worker:
             batch = state.next_batch(clock())
             if batch:
                 assert computer is not None
-                for answer, payload in computer.answers(batch):
+                for number, (answer, payload) in enumerate(computer.answers(batch)):
+                    waits = number == 0 and self._batching.limits.wait > 0
+                    if waits and transport.has_message(self._socket):
+                        # Who is there before an answer leaves is none who got it: see `take`.
+                        self._drain()
                     self.requests_handled += 1
                     self._send(state.computed(answer, clock(), payload), payload)
                 continue

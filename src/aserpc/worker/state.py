@@ -231,7 +231,7 @@ class WorkerState:
         """Take the requests that are to be computed now, together; none: wait."""
         if self.begins_at() > now:
             return []
-        batch = self._batching.take(self._backlog)
+        batch = self._batching.take(self._backlog, self._idle_since)
         for job in batch:
             del self._backlog[job.request.key]
             self._computing[job.request.key] = None
