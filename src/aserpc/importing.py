@@ -201,10 +201,10 @@ def _place(error: BaseException, file: Path | None) -> str:
     return f"{Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
 
 
-# Frames of ours say nothing about a mistake in somebody's registry.
-_OURS = {str(Path(__file__).with_name(name)) for name in ("importing.py", "entries.py")} | {
-    str(Path(__file__).with_name("registry.py"))
-}
+# Frames of ours say nothing about a mistake in somebody's registry or calculator.
+_OURS = {
+    str(Path(__file__).with_name(name)) for name in ("importing.py", "entries.py", "registry.py")
+} | {str(Path(__file__).parent / "worker" / "computing.py")}
 
 
 def _advice(missing: str) -> str:

@@ -102,8 +102,9 @@ class Wrong(Together):
     Parameters
     ----------
     how
-        ``raises``, ``too few``, ``order``, ``shape``, ``missing``, ``nan``, ``moves``, ``numbers``,
-        ``buffer`` or ``leaves`` (traces in the calculator).
+        ``raises``, ``lacks a key``, ``generator``, ``numbers of each``, ``dict``, ``too few``,
+        ``order``, ``shape``, ``missing``, ``nan``, ``moves``, ``numbers``, ``buffer`` or ``leaves``
+        (traces in the calculator).
     """
 
     def __init__(self, how: str) -> None:
@@ -125,6 +126,14 @@ class Wrong(Together):
         match self.how if found else "":
             case "raises":
                 raise RuntimeError("made for another version")
+            case "lacks a key":
+                raise KeyError("energies")
+            case "generator":
+                return (results for results in found)  # type: ignore[return-value]
+            case "numbers of each":
+                return [results["energy"] for results in found]
+            case "dict":
+                return {"energy": [0.0], "forces": [0.0]}  # type: ignore[return-value]
             case "too few":
                 found = found[1:]
             case "order":

@@ -173,6 +173,28 @@ def test_batches_that_fail_for_nothing_are_given_up(caplog: pytest.LogCaptureFix
     assert "no more are tried" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("lacks a key", "KeyError: 'energies'"),
+        ("generator", "calculate_batch returned a generator; it must return a list of dicts, the"),
+        ("numbers of each", "calculate_batch returned a list of float; it must return a list of"),
+        ("dict", "calculate_batch returned a dict; it must return a list of dicts, the results of"),
+        ("too few", "a batch of 2 structures has 1 results"),
+    ],
+)
+def test_why_batches_are_given_up_is_told(
+    how: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(Wrong(how))
+    for _ in range(MAX_FAULTS):
+        desk.check(3, 1)
+    (line,) = caplog.messages
+    assert line.startswith(f"{MAX_FAULTS} batches failed")
+    assert why in line
+    assert "computing.py" not in line, "the mistake is not there"
+
+
 def test_bad_structures_are_no_reason_to_give_batches_up(desk: Desk) -> None:
     for _ in range(3 * MAX_FAULTS):
         desk.answers(job(0, structure(2)), job(1, structure(2, "structure")))
@@ -197,7 +219,11 @@ def test_without_memory_a_batch_is_halved_and_the_next_ones_are_smaller(
     assert desk.calculator.batches == [8, 4, 2, 2, 4, 2, 2]
     assert desk.calculator.asked == []
     assert desk.batching.limits.atoms == 8
-    assert "out of memory for 8 structures with 32 atoms" in caplog.text
+    # Both halves failed; the second one changed nothing.
+    assert caplog.messages == [
+        "out of memory for 8 structures with 32 atoms; batches have at most 16 atoms now",
+        "out of memory for 4 structures with 16 atoms; batches have at most 8 atoms now",
+    ]
     jobs = {(SESSION, n): job(n, structure(4)) for n in range(8)}
     assert len(desk.batching.take(jobs)) == 2
 

@@ -118,11 +118,13 @@ class Batching:
             self._last = sessions
         return batch
 
-    def lower(self, atoms: int) -> None:
-        """Take it that there was not the memory for a batch with so many atoms."""
+    def lower(self, atoms: int) -> bool:
+        """Take it that there was not the memory for so many atoms; return if a limit changes."""
         fewer = max(FEWEST_ATOMS, atoms // 2)
-        if fewer < self.limits.atoms:
-            self.limits = replace(self.limits, atoms=fewer)
+        if fewer >= self.limits.atoms:
+            return False
+        self.limits = replace(self.limits, atoms=fewer)
+        return True
 
     def stop(self) -> None:
         """Choose single requests from now on."""

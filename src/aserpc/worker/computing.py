@@ -6,7 +6,7 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from ase import Atoms
 from aserpc import transport
 from aserpc.batchers import BatchCalculator
 from aserpc.errors import MessageTooLargeError, ProtocolError
+from aserpc.importing import explain
 from aserpc.messages import Answer, Buffer, failure
 from aserpc.payload import PackedAtoms, pack_results, unpack_atoms
 from aserpc.remote_error import report
@@ -83,9 +84,10 @@ class Computer:
         self._about = about
         self._watch = watch
         self._left_out: set[str] = set()
-        #: How many batches in a row failed, and whether this one did.
+        #: How many batches in a row failed, whether this one did, and why the last one.
         self._faults = 0
         self._fell_apart = False
+        self._why = ""
 
     def answers(self, jobs: Sequence[Job]) -> Iterator[Reply]:
         """Yield the answer of each request, as soon as it is known; an error is one, too.
@@ -166,12 +168,14 @@ class Computer:
         try:
             with self._watch([task.job for task in tasks]):
                 found = batcher.calculate_batch(atoms, list(asked))
+                check_results(found, len(tasks))
                 _check(tasks, found)
         except KeyboardInterrupt:  # the second signal
             raise
         except BaseException as error:
             logger.debug("calculating %d structures together", len(tasks), exc_info=True)
             lacks_memory = is_out_of_memory(error)
+            self._why = "" if lacks_memory else explain(error)
         else:
             return found
         finally:
@@ -180,13 +184,10 @@ class Computer:
         # Here the error's frames are gone, and with them what they kept in memory.
         if lacks_memory:
             number = sum(len(task.atoms) for task in tasks)
-            self._batching.lower(number)
-            logger.warning(
-                "out of memory for %d structures with %d atoms; batches have at most %d atoms now",
-                len(tasks),
-                number,
-                self._batching.limits.atoms,
-            )
+            if self._batching.lower(number):
+                text = "out of memory for %d structures with %d atoms"
+                text += "; batches have at most %d atoms now"
+                logger.warning(text, len(tasks), number, self._batching.limits.atoms)
             free_memory()
         else:
             self._fell_apart = True
@@ -201,10 +202,8 @@ class Computer:
         if self._faults == MAX_FAULTS:
             self._batcher = None
             self._batching.stop()
-            logger.warning(
-                "%d batches failed whose structures can be computed alone; no more are tried",
-                MAX_FAULTS,
-            )
+            text = "%d batches failed whose structures can be computed alone; no more are tried"
+            logger.warning(f"{text}. The last one: %s", MAX_FAULTS, self._why)
 
     def _reply(
         self, task: _Task, results: Mapping[str, Any], seconds: float, batch: int
@@ -233,11 +232,22 @@ class Computer:
         return frames
 
 
-def _check(tasks: Sequence[_Task], found: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse results that are not one set for each structure, with all that was asked for."""
-    if len(found) != len(tasks):
-        msg = f"a batch of {len(tasks)} structures has {len(found)} results"
+def check_results(found: Any, number: int) -> None:
+    """Refuse what `calculate_batch` may not return for so many structures."""
+    is_list = isinstance(found, Collection) and not isinstance(found, Mapping)
+    kinds = [type(found).__name__]
+    if is_list:
+        kinds += [type(each).__name__ for each in found if not isinstance(each, Mapping)]
+    if not is_list or len(kinds) > 1:
+        msg = f"calculate_batch returned a {' of '.join(kinds[:2])}; it must return a list of dicts"
+        raise TypeError(f"{msg}, the results of each structure")
+    if len(found) != number:
+        msg = f"a batch of {number} structures has {len(found)} results"
         raise ValueError(msg)
+
+
+def _check(tasks: Sequence[_Task], found: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse results without all that was asked for, or of another structure."""
     for task, results in zip(tasks, found, strict=True):
         for name in task.job.request.properties:
             if name not in results:
