@@ -185,9 +185,13 @@ class Computer:
         if lacks_memory:
             number = sum(len(task.atoms) for task in tasks)
             if self._batching.lower(number):
-                text = "out of memory for %d structures with %d atoms"
-                text += "; batches have at most %d atoms now"
-                logger.warning(text, len(tasks), number, self._batching.limits.atoms)
+                logger.warning(
+                    "out of memory for %d structures with %d atoms; "
+                    "batches have at most %d atoms now",
+                    len(tasks),
+                    number,
+                    self._batching.limits.atoms,
+                )
             free_memory()
         else:
             self._fell_apart = True
@@ -202,8 +206,12 @@ class Computer:
         if self._faults == MAX_FAULTS:
             self._batcher = None
             self._batching.stop()
-            text = "%d batches failed whose structures can be computed alone; no more are tried"
-            logger.warning(f"{text}. The last one: %s", MAX_FAULTS, self._why)
+            logger.warning(
+                "%d batches failed whose structures can be computed alone; no more are tried. "
+                "The last one: %s",
+                MAX_FAULTS,
+                self._why,
+            )
 
     def _reply(
         self, task: _Task, results: Mapping[str, Any], seconds: float, batch: int
