@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contenders
-from benchmarks.environments import environment_with
+from benchmarks.environments import environment_with, our_dependencies
 from benchmarks.models import FACTORIES
-from benchmarks.processes import ROOT, Bench, BenchmarkError, Driver, environment
+from benchmarks.processes import ROOT, Bench, BenchmarkError, Driver, environment, whole_run
 from benchmarks.report import Report
 from benchmarks.timing import interleave
 
@@ -28,6 +27,9 @@ REQUIREMENTS = {
 
 #: A variable with the Python of a model's environment, where there is one already.
 VARIABLE = "ASERPC_BENCHMARK_{}"
+
+#: A model's environment has what aserpc needs, and aserpc itself from here.
+CHECKOUT = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
 
 #: How many processes relax a crystal, and how many steps each takes.
 CLIENTS = 16
@@ -51,20 +53,22 @@ def run(bench: Bench, report: Report) -> None:
         if model not in bench.without and not (bench.quick and model != "chgnet"):
             try:
                 python = _python(model)
+                _in_process(bench, report, model, python)
+                with _part(bench) as part:
+                    _relaxations(part, report, model, python)
             except BenchmarkError as error:
                 report.skip(f"batches of {model}: {error}")
-                continue
-            _in_process(bench, report, model, python)
-            with _part(bench) as part:
-                _relaxations(part, report, model, python)
 
 
 def _python(model: str) -> Path:
     """Return the Python of an environment with a model."""
-    given = os.environ.get(VARIABLE.format(model.upper()))
+    variable = VARIABLE.format(model.upper())
+    given = os.environ.get(variable)
     if given:
-        return Path(given)
-    wanted = [*REQUIREMENTS[model], "-e", str(ROOT)]
+        if not os.access(given, os.X_OK) or Path(given).is_dir():
+            raise BenchmarkError(f"{variable}={given} is no Python")
+        return Path(given).absolute()
+    wanted = [*REQUIREMENTS[model], *our_dependencies()]
     return environment_with(model, wanted, by_pip=True) / "python"
 
 
@@ -78,7 +82,7 @@ def _alone(bench: Bench, report: Report) -> None:
         address = _broker(part)
         flags = {"batched": ("--max-batch", "16"), "unbatched": ("--max-batch", "1")}
         for name, words in flags.items():
-            command = [_command(Path(sys.executable)), "worker"]
+            command = [*_aserpc(sys.executable), "worker"]
             command += ["benchmarks.calculators:Together", "--name", name]
             part.start(name, [*command, "--broker", address[1], *words])
         client = _client(part, address[0])
@@ -101,18 +105,13 @@ def _alone(bench: Bench, report: Report) -> None:
 
 def _in_process(bench: Bench, report: Report, model: str, python: Path) -> None:
     """Measure the model alone and in batches."""
-    structures, rounds = (16, 3) if bench.quick else (64, bench.rounds)
+    structures = 16 if bench.quick else 64
     command = [str(python), "-W", "ignore", "-m", "benchmarks.models"]
-    command += [model, str(structures), str(rounds)]
-    done = subprocess.run(
-        command,
-        env={**environment(bench.folder), **ALL},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += [model, str(structures), str(bench.rounds)]
+    done = whole_run(command, {**environment(bench.folder), **CHECKOUT, **ALL})
     if done.returncode:
-        raise BenchmarkError(f"{model}: {' '.join(done.stderr.strip().splitlines()[-3:])}")
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise BenchmarkError(f"{python}: {last[0]}")
     found = json.loads(done.stdout.splitlines()[-1])
     times = {
         name: {key: [each[key] for each in values] for key in ("seconds", "cpu")}
@@ -144,9 +143,10 @@ def _relaxations(bench: Bench, report: Report, model: str, python: Path) -> None
     names = {name: f"{model}-{index}" for index, name in enumerate(served)}
     for name, (count, words) in served.items():
         for number in range(count):
-            command = [_command(python), "worker", FACTORIES[model], "--name", names[name]]
+            command = [*_aserpc(str(python)), "worker", FACTORIES[model], "--name", names[name]]
             command += ["--broker", address[1], "--idle-timeout", "100000", *words]
-            bench.start(names[name], command, env=ALL if count == 1 else {})
+            env = {**CHECKOUT, **(ALL if count == 1 else {})}
+            bench.start(names[name], command, env=env)
             # A few at a time: what loads wants more memory than what has loaded.
             if number % 4 == 3 or number + 1 == count:
                 clients[0].do("ready", names={names[name]: number + 1}, timeout=240.0)
@@ -211,17 +211,14 @@ def _part(bench: Bench) -> Bench:
     return Bench(bench.rounds, quick=bench.quick, without=tuple(bench.without))
 
 
-def _command(python: Path) -> str:
-    command = python.parent / "aserpc"
-    if not command.exists():
-        raise BenchmarkError(f"no aserpc beside {python}")
-    return str(command)
+def _aserpc(python: str) -> list[str]:
+    return [python, "-m", "aserpc"]
 
 
 def _broker(bench: Bench) -> tuple[str, str]:
     """Start a broker; return its addresses for clients and for workers."""
     front, back = contenders._addresses(bench, "ipc", "batching")
-    command = [_command(Path(sys.executable)), "broker", "--frontend", front, "--backend", back]
+    command = [*_aserpc(sys.executable), "broker", "--frontend", front, "--backend", back]
     bench.start("broker", command)
     return front, back
 

@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.interrupts import held
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +44,38 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, **THREADS, "PYTHONPATH": str(ROOT), "ASERPC_IPC_DIR": str(folder)}
 
 
+def whole_run(
+    command: Sequence[str], env: dict[str, str], *, errors: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; if this is interrupted, no process of it is left."""
+    process: subprocess.Popen[str] | None = None
+    try:
+        with held():
+            process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        said, complained = process.communicate()
+    except BaseException:
+        if process is not None:
+            _kill_all_of(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
+def _kill_all_of(process: subprocess.Popen[Any]) -> None:
+    """End a process that began a session, and all that it has started, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 class Bench:
     """A folder for sockets and logs, and the processes that are to end.
 
@@ -61,12 +96,17 @@ class Bench:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="aserpc-bench-"))
         self.folder = Path(folder)
         self._count = 0
+        self._drivers: list[Process] = []
 
     def __enter__(self) -> Bench:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        with held():
+            if kind is not None:  # nobody waits for what the clients are at
+                for driver in self._drivers:
+                    driver.kill()
+            self._stack.close()
 
     def subfolder(self) -> Path:
         """Make a private folder."""
@@ -81,15 +121,18 @@ class Bench:
         """Start a process."""
         self._count += 1
         log = self.folder / f"{self._count}-{name}.log"
-        process = Process(name, command, folder or self.folder, log, **options)
-        self._stack.callback(process.end)
+        with held():
+            process = Process(name, command, folder or self.folder, log, **options)
+            self._stack.callback(process.end)
         return process
 
     def driver(
         self, name: str, command: Sequence[str], env: dict[str, str] | None = None
     ) -> Driver:
         """Start a client's process."""
-        return Driver(self.start(name, command, pipe=True, env=env))
+        process = self.start(name, command, pipe=True, env=env)
+        self._drivers.append(process)
+        return Driver(process)
 
 
 class Process:
@@ -114,6 +157,7 @@ class Process:
                 stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipe else errors,
                 stderr=errors,
+                start_new_session=True,  # Ctrl-C in a terminal is for the benchmark alone
             )
         self.pid = self.popen.pid
 
@@ -133,11 +177,9 @@ class Process:
                 self.popen.stdin.close()
         else:
             self.popen.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(5)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
+        _kill_all_of(self.popen)
         if self.popen.stdout is not None:
             self.popen.stdout.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -34,10 +35,11 @@ PATIENCE = 60_000
 class Crowd:
     """A broker's process with made-up workers, all busy, and a client whose requests wait."""
 
-    def __init__(self, bench: Bench, workers: int, queued: int) -> None:
+    def __init__(self, bench: Bench, ends: ExitStack, workers: int, queued: int) -> None:
         service = contenders.ours(bench, {})
         self.roles = {"broker": service.roles["broker"]}
         self._context = transport.make_context()
+        ends.callback(self._context.destroy, linger=0)
         self._payload = made_payload()
         self._number = 0
         self._client = self._connect(service.address)
@@ -58,10 +60,6 @@ class Crowd:
         _receive(self._client, TO_CLIENT, Status)
         #: Bytes of a queued request.
         self.memory = (memory_of(self.roles["broker"][0]) - before) / queued
-
-    def close(self) -> None:
-        """Close the sockets."""
-        self._context.destroy(linger=0)
 
     def measure(self, cycles: int) -> dict[str, Any]:
         """Measure cycles: an answer, the next request to its worker, another request."""
@@ -102,16 +100,13 @@ def _receive(sock: transport.Socket, expected: tuple[type[Message], ...], wanted
 
 def run(bench: Bench, report: Report) -> None:
     """Measure a cycle's time and processor time, and a queued request's memory."""
-    crowds = {size: Crowd(bench, *size) for size in sizes(bench)}
-    try:
+    with ExitStack() as ends:
+        crowds = {size: Crowd(bench, ends, *size) for size in sizes(bench)}
         cycles = 200 if bench.quick else 1000
         rounds = interleave(
             bench.rounds,
             {str(size): partial(crowd.measure, cycles) for size, crowd in crowds.items()},
         )
-    finally:
-        for crowd in crowds.values():
-            crowd.close()
     names = {size: f"{size[0]} workers, {size[1]} queued" for size in crowds}
     seconds = seconds_of(rounds)
     busy = {
