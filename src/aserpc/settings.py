@@ -98,14 +98,19 @@ class Settings:
     max_batch: int | Literal["auto"] = field(
         default=16,
         metadata=_option(
-            "Most structures that a worker computes together, if its calculator can; auto: as many "
-            "as a trial at the start says",
+            "Most structures that a worker computes together, if its calculator can; 1: each "
+            "alone; auto: as many as a trial at the start says",
             unit="structures",
         ),
     )
-    max_batch_atoms: int = field(
-        default=512,
-        metadata=_option("Most atoms of structures that are computed together", unit="atoms"),
+    max_batch_atoms: int | None = field(
+        default=None,
+        metadata=_option(
+            "Most atoms of structures that are computed together; unless set, a trial of auto "
+            "decides about it, too",
+            unit="atoms",
+            text="512",
+        ),
     )
     batch_wait: float = field(
         default=0.0,

@@ -1,4 +1,4 @@
-"""How a batch calculator is found, what the contract for it finds, and what a trial says."""
+"""How a batch calculator is found, and what the contract for it finds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from aserpc.batchers.single import BatchOnly
 from aserpc.entries import CalculatorEntry
 from aserpc.errors import RegistryError
 from aserpc.testing import BatcherContract
-from aserpc.worker.batching import Limits
-from aserpc.worker.probing import MOST, Trial, find_limits
 from support.batches import Together, Wrong
 from support.calculators import Spring
 
@@ -294,61 +292,3 @@ def test_the_contract_finds_a_buffer_that_is_used_again() -> None:
 
 def test_the_contract_says_what_it_has_shown() -> None:
     assert "test_no_structure_is_a_batch" in TestTogether().check()
-
-
-# ---- a trial -------------------------------------------------------------------------------------
-
-
-class Machine(Together):
-    """Takes so many seconds for a batch, and so much memory; both are made up."""
-
-    def __init__(self, overhead: float, most: int = 10_000, memory: float = 0.0) -> None:
-        super().__init__()
-        self.now, self.peak = 0.0, 0.0
-        self.overhead, self.most, self.memory = overhead, most, memory
-
-    def calculate_batch(self, atoms: Sequence[Atoms], properties: Sequence[str]) -> list[Any]:
-        size = sum(map(len, atoms))
-        self.now += self.overhead + 0.001 * len(atoms)
-        self.peak = max(self.peak, self.memory * size)
-        if size > self.most:
-            raise MemoryError
-        return super().calculate_batch(atoms, properties)
-
-    def limits(self, left: float = 1e9) -> Limits:
-        trial = Trial(lambda: self.now, lambda: (self.peak, left - self.peak))
-        return find_limits(self, Limits(16, 512, 0.25), trial)
-
-
-def test_a_trial_finds_how_many_are_fastest() -> None:
-    machine = Machine(0.1)
-    limits = machine.limits()
-    # A structure takes 1 ms and its part of 100 ms: 5 % above the best, of 512, is between.
-    assert limits == Limits(512, 512 * 8, 0.25)
-    assert Machine(0.0).limits().structures == 1
-    assert 8 <= Machine(0.002).limits().structures <= 64
-
-
-def test_a_trial_ends_where_the_memory_does() -> None:
-    machine = Machine(0.1, most=200)
-    assert machine.limits() == Limits(16, 128, 0.25)
-
-
-def test_a_trial_does_not_try_what_would_take_all_memory() -> None:
-    machine = Machine(0.1, memory=1.0)
-    limits = machine.limits(left=1000.0)
-    assert limits.atoms <= 512
-    assert machine.peak <= 1000.0
-
-
-def test_a_trial_does_not_take_for_ever() -> None:
-    machine = Machine(20.0)
-    assert machine.limits().structures < MOST
-    assert machine.now < 200.0
-
-
-def test_a_model_that_knows_none_of_the_crystals_keeps_its_limits(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    assert find_limits(Wrong("raises"), Limits(16, 512)) == Limits(16, 512)
-    assert "none of its crystals" in caplog.text

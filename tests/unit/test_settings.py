@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
+import typer
 
+from aserpc.cli.options import count, count_or_auto
 from aserpc.errors import SettingsError
 from aserpc.settings import Settings, load_settings, options
 
@@ -77,7 +79,7 @@ def test_defaults(home: Path) -> None:
         idle_timeout=300.0,
         calculation_timeout=math.inf,
         max_batch=16,
-        max_batch_atoms=512,
+        max_batch_atoms=None,
         batch_wait=0.0,
         request_queue_timeout=60.0,
         reconnect_grace=2.0,
@@ -335,6 +337,16 @@ def test_how_many_are_computed_together(home: Path, text: str, number: object) -
     assert load(home, {"ASERPC_MAX_BATCH": text}).max_batch == number
     assert load(home, max_batch=number).max_batch == number
     assert load(home, {"ASERPC_BATCH_WAIT": "0"}).batch_wait == 0
+
+
+def test_on_the_command_line_too() -> None:
+    assert [count_or_auto(text) for text in ("auto", "1")] == ["auto", 1]
+    with pytest.raises(typer.BadParameter, match="'many' is neither a whole number nor auto"):
+        count_or_auto("many")
+    with pytest.raises(typer.BadParameter, match="'auto' is no whole number"):
+        count("auto")
+    (text,) = (option.help for option in options() if option.name == "max_batch")
+    assert "1: each alone; auto: as many as" in text
 
 
 def test_a_mistake_of_the_caller_is_named(home: Path) -> None:

@@ -22,7 +22,8 @@ def setting(name: str, *flags: str, text: str = "") -> Any:
     kind: dict[str, Any] = {}
     if option.unit:
         is_time = option.unit in ("s", "ms")
-        kind = {"parser": number if is_time else count, "metavar": "<number>"}
+        parser = count_or_auto if option.unit == "structures" else count
+        kind = {"parser": number if is_time else parser, "metavar": "<number>"}
 
     def check(value: Any) -> Any:
         load_settings({name: value}, labels={name: flags[0]})
@@ -39,12 +40,20 @@ def number(text: Any) -> float:
         raise typer.BadParameter(f"{text!r} is no number") from None
 
 
-def count(text: Any) -> int | str:
+def count(text: Any) -> int:
+    """Read a number of things given on the command line."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def count_or_auto(text: Any) -> int | str:
     """Read a number of things given on the command line, or ``auto``."""
     try:
         return "auto" if text == "auto" else int(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no whole number") from None
+        raise typer.BadParameter(f"{text!r} is neither a whole number nor auto") from None
 
 
 def positive(text: Any) -> float:

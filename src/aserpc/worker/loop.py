@@ -76,7 +76,7 @@ class Worker:
         Most structures that are computed together, if the calculator can; 1: each is computed
         alone, as the calculator would without us.
     max_batch_atoms : int, optional
-        Most atoms of structures that are computed together.
+        Most atoms of structures that are computed together; also of those that ``"auto"`` tries.
     batch_wait : float, optional
         Seconds that a request waits for others to be computed with.
 
@@ -244,13 +244,12 @@ class Worker:
         """Return how large batches may be."""
         if batcher is None:
             return Limits()
-        number, wait = self.max_batch, self.batch_wait
+        number, most_atoms = self.max_batch, self.max_batch_atoms
+        structures = Settings.max_batch if number == "auto" else number
+        assert structures != "auto"
+        limits = Limits(structures, most_atoms or Limits.atoms, self.batch_wait)
         if number == "auto":
-            default = Settings.max_batch
-            assert default != "auto"
-            limits = find_limits(batcher, Limits(default, self.max_batch_atoms, wait))
-        else:
-            limits = Limits(number, self.max_batch_atoms, wait)
+            limits = find_limits(batcher, limits, most_atoms=most_atoms)
         text = "up to %d structures with %d atoms are computed together"
         logger.info(text, limits.structures, limits.atoms)
         return limits

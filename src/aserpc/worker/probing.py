@@ -6,23 +6,30 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
 from aserpc.batchers import BatchCalculator
+from aserpc.importing import explain
 from aserpc.worker.batching import Limits
-from aserpc.worker.computing import free_memory, is_out_of_memory
+from aserpc.worker.computing import check_results, free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
 #: Most structures that are tried together.
 MOST = 512
 
-#: When no larger batch is begun any more, s.
+#: Time for a trial, without the first calls that choose its crystal, s.
 TIME = 30.0
+
+#: How often a size is timed, as another process may be busy meanwhile; the fastest counts.
+TIMES = 3
+
+#: A size that has taken so long is not timed again, s: larger ones need the time, too.
+LONG = 3.0
 
 #: A batch is better than smaller ones if a structure of it takes less than this part of their time.
 BETTER = 0.95
@@ -43,42 +50,65 @@ class Trial:
     memory: Callable[[], tuple[float, float]] = lambda: (_peak(), _available())
 
 
-def find_limits(batcher: BatchCalculator, default: Limits, trial: Trial | None = None) -> Limits:
+def find_limits(
+    batcher: BatchCalculator,
+    default: Limits,
+    trial: Trial | None = None,
+    *,
+    most_atoms: int | None = None,
+) -> Limits:
     """Return limits by which structures are computed fastest, for which there is the memory.
 
     Batches of a small, dense crystal are computed, each twice as large as the last one, until there
-    is not enough memory or they get no faster a structure.
+    is not enough memory, they get no faster a structure, or the time is up.
 
     Parameters
     ----------
     batcher
         What computes them.
     default
-        What to return if it computes none of the crystals that are tried; its `wait` is kept.
+        What to return if nothing can be learnt by that; its `wait` is kept.
     trial
         Clock and memory.
+    most_atoms
+        How many atoms no batch may have more of, also none that is tried; None: as many as fit.
     """
     trial = trial or Trial()
-    sample = _sample(batcher)
+    sample, why = _sample(batcher)
     if sample is None:
-        logger.warning("no trial of batches: none of its crystals can be computed")
+        logger.warning("no trial of batches: none of its crystals can be computed: %s", why)
         return default
+    largest = MOST if most_atoms is None else min(MOST, most_atoms // len(sample))
+    times = _measure(batcher, sample, largest, trial)
+    formula = sample.get_chemical_formula()
+    measured = ", ".join(f"{number}: {1000 * each:.3g} ms" for number, each in times.items())
+    logger.info("trial: a %s takes, of so many together: %s", formula, measured or "-")
+    if len(times) < 2:
+        return default  # that two can be computed together is known
+    best = min(times.values())
+    chosen = min(number for number, each in times.items() if each <= best / BETTER)
+    return replace(default, structures=chosen, atoms=max(times) * len(sample))
+
+
+def _measure(
+    batcher: BatchCalculator, sample: Atoms, largest: int, trial: Trial
+) -> dict[int, float]:
+    """Return the time for each structure of batches, by their size."""
     times: dict[int, float] = {}
-    structures, growth, misses = 1, 0.0, 0
-    began = trial.clock()
-    while structures <= MOST and misses <= PATIENCE and trial.clock() < began + TIME:
+    structures, growth, misses, seconds = 1, 0.0, 0, 0.0
+    ends_at = trial.clock() + TIME
+    while structures <= largest and misses <= PATIENCE:
         before, left = trial.memory()
-        if 2 * growth > PART * left:
+        # Twice as many take at most twice as much.
+        if 2 * growth > PART * left or trial.clock() + 2 * seconds > ends_at:
             break
-        started = trial.clock()
         try:
-            batcher.calculate_batch([sample.copy() for _ in range(structures)], ["energy"])
+            seconds = _time(batcher, sample, structures, ends_at, trial)
         except Exception as error:  # noqa: BLE001 -- whatever: so many can't be computed
             logger.info("a trial with %d structures failed: %s", structures, error)
             lacks_memory = is_out_of_memory(error)
         else:
-            lacks_memory = False
-            each = (trial.clock() - started) / structures
+            each = seconds / structures
             misses = misses + 1 if times and each > BETTER * min(times.values()) else 0
             times[structures] = each
             growth = trial.memory()[0] - before
@@ -87,15 +117,28 @@ def find_limits(batcher: BatchCalculator, default: Limits, trial: Trial | None =
         if lacks_memory:
             free_memory()
         break
-    if not times:
-        return default
-    best = min(times.values())
-    chosen = min(number for number, each in times.items() if each <= best / BETTER)
-    return Limits(chosen, max(times) * len(sample), default.wait)
+    return times
 
 
-def _sample(batcher: BatchCalculator) -> Atoms | None:
-    """Return a small structure that can be computed: not every model knows every element."""
+def _time(
+    batcher: BatchCalculator, sample: Atoms, structures: int, ends_at: float, trial: Trial
+) -> float:
+    """Return the least time that so many structures take, s."""
+    found: list[float] = []
+    while len(found) < TIMES and sum(found) < LONG:
+        if found and trial.clock() + min(found) > ends_at:
+            break
+        started = trial.clock()
+        batcher.calculate_batch([sample.copy() for _ in range(structures)], ["energy"])
+        found.append(trial.clock() - started)
+    return min(found)
+
+
+def _sample(batcher: BatchCalculator) -> tuple[Atoms | None, str]:
+    """Return a small structure that can be computed, or why none can.
+
+    Not every model knows every element.
+    """
     from ase.build import bulk, molecule  # SciPy with it, which the others here do without
 
     candidates: Sequence[Atoms] = [
@@ -105,17 +148,21 @@ def _sample(batcher: BatchCalculator) -> Atoms | None:
         molecule("CH3CH2OH", vacuum=5.0),
         molecule("H2O", vacuum=5.0),
     ]
+    why = ""
     for atoms in candidates:
         try:
             # Twice: the first calls of a model take longer.
             for _ in range(2):
                 found = batcher.calculate_batch([atoms.copy(), atoms.copy()], ["energy"])
-        except Exception:
+                check_results(found, 2)
+        except Exception as error:
             logger.debug("a trial with %s", atoms.get_chemical_formula(), exc_info=True)
+            why = explain(error)
             continue
         if all(np.all(np.isfinite(results["energy"])) for results in found):
-            return atoms
-    return None
+            return atoms, ""
+        why = f"the energy of {atoms.get_chemical_formula()} is not finite"
+    return None, why
 
 
 def _peak() -> float:
