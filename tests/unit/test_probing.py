@@ -75,9 +75,8 @@ def test_other_processes_that_are_busy_at_times_change_nothing(overhead: float) 
 def test_what_was_measured_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     Machine(0.001, most=40).limits()
-    assert (
-        caplog.messages[-1] == "tried batches of Cu8, ms for each of so many: 1: 2, 2: 1.5, 4: 1.25"
-    )
+    measured = "1: 2 ms, 2: 1.5 ms, 4: 1.25 ms"
+    assert caplog.messages[-1] == f"trial: a Cu8 takes, of so many together: {measured}"
 
 
 # ---- limits --------------------------------------------------------------------------------------
