@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from benchmarks.processes import ROOT, BenchmarkError, whole_run
 REASONS = ("ERROR:", "error:", "╰─▶")
 
 #: How a line of uv's begins that says more of the one before.
-CAUSES = ("cause:", "Caused by:")
+CAUSE = re.compile("(?:cause|Caused by): ")
 
 #: pip's line about what another pip says.
 NO_REASON = "error: subprocess-exited-with-error"
@@ -62,7 +63,7 @@ def environment_with(name: str, requirements: Sequence[str], *, by_pip: bool = F
     try:
         if not _is_complete(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(folder):
+            with _alone():
                 if not _is_complete(folder):  # nobody has made it meanwhile
                     _make(name, folder, requirements, by_pip=by_pip)
     except OSError as error:
@@ -76,9 +77,9 @@ def _is_complete(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone() -> Iterator[None]:
     """Let only one at a time make an environment."""
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+    with (cache_folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -117,8 +118,8 @@ def reason(said: str) -> str:
     """Return what pip or uv said that tells why it failed."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for start in REASONS:
-        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        for line, after in zip(lines, [*lines, ""][1:], strict=True):
             if line.startswith(start) and line != NO_REASON:
-                cause = after if after.startswith(CAUSES) else ""
-                return f"{line.removeprefix(start).strip()} {cause}".strip()
+                why = line.removeprefix(start).strip()
+                return CAUSE.sub(f"{why}: ", after) if CAUSE.match(after) else why
     return lines[-1] if lines else ""
