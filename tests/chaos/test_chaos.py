@@ -80,9 +80,9 @@ def test_nothing_is_lost_wrong_or_left(
         house.calm()
         after = measured(house)
         for who, process in lasting(house).items():
-            # One that was never greeted is closed by libzmq after 30 s.
+            # A connection that was never greeted is closed by libzmq after 30 s.
             with contextlib.suppress(AssertionError):
-                wait_for(lambda: descriptors(process) == before[who][1], HANDSHAKE)  # noqa: B023
+                wait_for(lambda: not descriptors(process) - before[who][1], HANDSHAKE)  # noqa: B023
             after[who] = after[who][0], descriptors(process)
         house.end()
     except UnwellError:
@@ -92,6 +92,6 @@ def test_nothing_is_lost_wrong_or_left(
     for who, (memory, files) in after.items():
         if memory > GROWTH * before[who][0]:
             found.append(f"{who} has {memory} kB of memory, and had {before[who][0]}")
-        if files != before[who][1]:
+        if files - before[who][1]:  # it may have had a connection then that nobody greeted
             found.append(f"{who} has {files}, and had {before[who][1]}")
     assert not found, "\n".join([summary(run, house.seed), *found])
