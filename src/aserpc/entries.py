@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,13 @@ from aserpc.batchers import as_calculator
 from aserpc.errors import RegistryError
 from aserpc.importing import explain, import_reference, is_file, make_importable, split_reference
 from aserpc.messages import MAX_NAME_SIZE
+from aserpc.setting_values import MAX_COUNT
 
 #: What a registry's table says about the calculator.
 ENTRY_KEYS = ("factory", "args", "kwargs")
+
+#: What it says of structures that are computed together; a manager hands it to its workers.
+BATCH_KEYS = ("max_batch", "max_batch_atoms", "batch_wait")
 
 #: What a table says to a manager; known here and left alone.
 MANAGER_KEYS = (
@@ -36,9 +42,6 @@ MANAGER_KEYS = (
     "start_timeout",
     "stop_timeout",
     "calculation_timeout",
-    "max_batch",
-    "max_batch_atoms",
-    "batch_wait",
     "max_restarts",
 )
 
@@ -61,6 +64,9 @@ class CalculatorEntry:
         What the factory is called with.
     source : str
         Where the entry comes from, for people.
+    batching : dict
+        Those of ``max_batch``, ``max_batch_atoms`` and ``batch_wait`` that its workers have unless
+        they are told otherwise, see `Worker`.
     """
 
     name: str
@@ -68,6 +74,7 @@ class CalculatorEntry:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     source: str = ""
+    batching: dict[str, Any] = field(default_factory=dict)
 
     @property
     def factory_path(self) -> str:
@@ -251,12 +258,12 @@ def _read_entry(name: Any, item: Any, source: str, *, strict: bool) -> Calculato
         check_args(name, item.get("args", ())),
         check_kwargs(name, item.get("kwargs", {})),
     )
-    return CalculatorEntry(name, factory, args, kwargs, source)
+    return CalculatorEntry(name, factory, args, kwargs, source, check_batching(name, item))
 
 
 def check_key(name: str, key: object, *, strict: bool) -> None:
     """Refuse an unknown key of a table; unless `strict`, only one that looks misspelt."""
-    known = ENTRY_KEYS + MANAGER_KEYS
+    known = ENTRY_KEYS + BATCH_KEYS + MANAGER_KEYS
     if key in known:
         return
     close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5 if strict else 0.75)
@@ -276,6 +283,24 @@ def check_name(name: Any) -> str:
         )
         raise RegistryError(msg)
     return str(name)
+
+
+def check_batching(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a table says of batches; None is nothing."""
+    said = {key: table[key] for key in BATCH_KEYS if table.get(key) is not None}
+    for key, value in said.items():
+        is_number = not isinstance(value, bool) and isinstance(value, Real)
+        if key == "batch_wait":
+            good, wanted = is_number and 0 <= value < math.inf, "a number of seconds from 0 up"
+        else:
+            good = is_number and isinstance(value, Integral) and 1 <= int(value) <= MAX_COUNT
+            wanted = f"a whole number from 1 to {MAX_COUNT}"
+        if key == "max_batch":
+            good, wanted = good or value == "auto", f'{wanted}, or "auto"'
+        if not good:
+            msg = f"calculator {name!r} has {key} = {short(value)}; it must be {wanted}"
+            raise RegistryError(msg)
+    return said
 
 
 def check_args(name: str, args: Any) -> tuple[Any, ...]:

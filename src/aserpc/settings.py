@@ -1,4 +1,4 @@
-"""Settings: defaults < ``pyproject.toml`` < environment < command line.
+"""Settings: defaults < ``pyproject.toml`` < calculator's table < environment < command line.
 
 Each option is written once, in `Settings`; the command line and the documentation are made
 from `options`. Nothing here creates a file or a folder.
@@ -238,6 +238,7 @@ def load_settings(
     overrides: Mapping[str, object] | None = None,
     *,
     labels: Mapping[str, str] | None = None,
+    table: Mapping[str, object] | None = None,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -249,6 +250,8 @@ def load_settings(
         What the command line or the caller gives, by name; None is "not given".
     labels
         What the overrides are called where they are given, as ``--broker``; by default their names.
+    table
+        What the table of a worker's calculator says, by name.
     cwd
         Where the search for files begins; the current folder by default.
     environ
@@ -266,6 +269,8 @@ def load_settings(
         raise SettingsError(msg) from None
     folders = upward(folder)
     given = _from_pyproject(folders)
+    for name, value in (table or {}).items():
+        given[name] = Given(value, name, "the calculator's table", folder)
     given.update(_from_environment(os.environ if environ is None else environ, folder))
     for name, value in (overrides or {}).items():
         if name not in _FIELDS:

@@ -85,14 +85,22 @@ def test_a_batch_that_hangs_is_computed_one_by_one(cli: Cli, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("flag", "calls"), [("--max-batch=2", [1, 2, 1]), ("--max-batch-atoms=3", [1, 3, 1])]
+    ("flag", "table", "calls"),
+    [
+        ("--max-batch=2", "", [1, 2, 1]),
+        ("--max-batch-atoms=3", "", [1, 3, 1]),
+        ("--registry=it.toml", "max_batch = 2", [1, 2, 1]),
+    ],
 )
-def test_flags_say_how_many_are_computed_together(
-    cli: Cli, tmp_path: Path, flag: str, calls: list[int]
+def test_a_worker_is_told_how_many_are_computed_together(
+    cli: Cli, tmp_path: Path, flag: str, table: str, calls: list[int]
 ) -> None:
     cli.broker()
-    words = ["--name", "it", "--kwargs", json.dumps({"folder": str(tmp_path)}), flag]
-    worker = cli.start("worker", f"{BATCHES}:GatedTogether", *words)
+    factory, folder = f"{BATCHES}:GatedTogether", json.dumps({"folder": str(tmp_path)})
+    text = f"[calculators.it]\nfactory = {json.dumps(factory)}\n{table}"
+    (cli.cwd / "it.toml").write_text(text)
+    named = ["it"] if table else [factory, "--name", "it"]
+    worker = cli.start("worker", *named, "--kwargs", folder, flag)
     wait_for(lambda: worker.pid in cli.ready() or not worker.runs(), what=worker.errors)
     site = Site(cli, tmp_path, starts=False)
     asked = [site.ask(1.0)]

@@ -13,6 +13,7 @@ from ase.calculators.lj import LennardJones
 
 from aserpc.errors import RegistryError
 from aserpc.registry import load_registry, resolve
+from aserpc.worker import Worker
 from support.packages import message, write
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -121,6 +122,26 @@ def test_manager_keys_are_known(folder: Path) -> None:
     assert load_registry("r.toml")["my mace [large]"].kwargs == {"model": "large"}
 
 
+def test_what_a_table_says_of_batches_is_the_worker_s(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        folder / "r.toml",
+        """
+        [calculators.a]
+        factory = "ase.calculators.emt:EMT"
+        max_batch = "auto"
+        max_batch_atoms = 100
+        batch_wait = 0.5
+        """,
+    )
+    write(folder / "pyproject.toml", "[tool.aserpc]\nmax_batch = 9\nbatch_wait = 9")
+    monkeypatch.setenv("ASERPC_MAX_BATCH_ATOMS", "50")
+    worker = Worker("a", resolve("a", registry="r.toml"), batch_wait=0.1)
+    assert (worker.max_batch, worker.max_batch_atoms, worker.batch_wait) == ("auto", 50, 0.1)
+    assert Worker("b", resolve("EMT")).max_batch == 9
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -128,6 +149,8 @@ def test_manager_keys_are_known(folder: Path) -> None:
         ("[calculators.a]\nfactory = 'm:f'\nkwarg = 1", ["'kwarg'", "'kwargs' is probably"]),
         ("[calculators.a]\nfactory = 'm:f'\nmax_worker = 1", ["'max_workers' is probably"]),
         ("[calculators.a]\nfactory = 'm:f'\nzzz = 1", ["'zzz'", "there are factory"]),
+        ("[calculators.a]\nfactory = 'm:f'\nmax_batch = 0", ["has max_batch = 0 (int)"]),
+        ("[calculators.a]\nfactory = 'm:f'\nbatch_wait = '1'", ["has batch_wait = '1'"]),
         ("[calculators.a]\nfactory = 3", ["3 (int)"]),
         ("[calculators]\na = 'm:f'", ["'a' is the text 'm:f'"]),
         ("[calculator.a]\nfactory = 'm:f'", ["'calculator'", "[calculators.NAME]"]),

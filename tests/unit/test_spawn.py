@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aserpc.entries import ENTRY_KEYS, MANAGER_KEYS
+from aserpc.entries import BATCH_KEYS, ENTRY_KEYS, MANAGER_KEYS
 from aserpc.errors import RegistryError, SpawnError
 from aserpc.spawn import Rendered, SpawnConfig
 from aserpc.spawn.own import OwnRequirement, own_command
@@ -322,4 +322,4 @@ def test_where_it_comes_from_makes_no_difference() -> None:
 
 def test_the_registry_knows_all_our_keys() -> None:
     keys = {item.name for item in dataclasses.fields(SpawnConfig)} - {"name", "source"}
-    assert keys == {*ENTRY_KEYS, *MANAGER_KEYS}
+    assert keys == {*ENTRY_KEYS, *BATCH_KEYS, *MANAGER_KEYS}

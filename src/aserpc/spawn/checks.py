@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from aserpc.entries import check_name, short
 from aserpc.errors import RegistryError
-from aserpc.setting_values import MAX_COUNT
 
 if TYPE_CHECKING:
     from aserpc.spawn.config import SpawnConfig
 
 __all__ = [
     "bad",
-    "batch",
     "check_name",
     "count",
     "gpus",
@@ -27,7 +25,6 @@ __all__ = [
     "texts",
     "together",
     "variables",
-    "wait",
 ]
 
 
@@ -121,27 +118,6 @@ def count(config: SpawnConfig, key: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise _wrong(config, key, f"a whole number from {least} up")
     return int(value)
-
-
-def batch(config: SpawnConfig, key: str, *, auto: bool = False) -> int | str | None:
-    """Return a limit of batches."""
-    value = getattr(config, key)
-    if value is None or (auto and value == "auto"):
-        return value  # type: ignore[no-any-return]
-    number = 0 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
-    if not 1 <= number <= MAX_COUNT:
-        wanted = f"a whole number from 1 to {MAX_COUNT}"
-        raise _wrong(config, key, f'{wanted}, or "auto"' if auto else wanted)
-    return number
-
-
-def wait(config: SpawnConfig, key: str) -> float | None:
-    """Return a duration that may be nothing."""
-    value = getattr(config, key)
-    number = not isinstance(value, bool) and isinstance(value, Real)
-    if value is not None and not (number and 0 <= value < math.inf):
-        raise _wrong(config, key, "a number of seconds from 0 up")
-    return value  # type: ignore[no-any-return]
 
 
 def gpus(config: SpawnConfig) -> float:

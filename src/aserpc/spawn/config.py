@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from aserpc.entries import BATCH_KEYS, check_batching
 from aserpc.errors import SpawnError
 from aserpc.importing import split_reference
 from aserpc.settings import load_settings
@@ -31,10 +32,7 @@ _TEMPLATE = re.compile(r"\{(name|broker|idle_timeout|gpu)\}")
 #: Variables of the environment that a worker gets from its manager.
 BROKER, IDLE_TIMEOUT, SPAWN_ID = "ASERPC_IPC_BACKEND", "ASERPC_IDLE_TIMEOUT", "ASERPC_SPAWN_ID"
 #: Those that it gets where the configuration says so, by what that calls them.
-OPTIONAL = {
-    key: f"ASERPC_{key.upper()}"
-    for key in ("calculation_timeout", "max_batch", "max_batch_atoms", "batch_wait")
-}
+OPTIONAL = {key: f"ASERPC_{key.upper()}" for key in ("calculation_timeout", *BATCH_KEYS)}
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -163,13 +161,11 @@ class SpawnConfig:
             "start_timeout": checks.seconds(self, "start_timeout"),
             "stop_timeout": checks.seconds(self, "stop_timeout"),
             "calculation_timeout": checks.seconds(self, "calculation_timeout", never="None"),
-            "max_batch": checks.batch(self, "max_batch", auto=True),
-            "max_batch_atoms": checks.batch(self, "max_batch_atoms"),
-            "batch_wait": checks.wait(self, "batch_wait"),
             "max_workers": checks.count(self, "max_workers", least=1),
             "min_workers": checks.count(self, "min_workers"),
             "max_restarts": checks.count(self, "max_restarts"),
         }
+        checked |= check_batching(self.name, vars(self))
         for key, value in checked.items():
             object.__setattr__(self, key, value)
         if self.factory is not None:

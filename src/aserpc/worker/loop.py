@@ -110,6 +110,11 @@ class Worker:
         max_batch_atoms: int | None = None,
         batch_wait: float | None = None,
     ) -> None:
+        self.name = name
+        if isinstance(calculator_factory, CalculatorEntry):
+            self.entry = calculator_factory
+        else:
+            self.entry = CalculatorEntry(name, calculator_factory, (), {}, "Python")
         settings = load_settings(
             {
                 "ipc_backend": broker,
@@ -121,12 +126,8 @@ class Worker:
                 "batch_wait": batch_wait,
             },
             labels={"ipc_backend": "broker"},
+            table=self.entry.batching,
         )
-        self.name = name
-        if isinstance(calculator_factory, CalculatorEntry):
-            self.entry = calculator_factory
-        else:
-            self.entry = CalculatorEntry(name, calculator_factory, (), {}, "Python")
         self.broker = transport.check_address(settings.ipc_backend)
         self._credentials = find_credentials(self.broker, "worker", settings)
         self.worker_timeout = settings.worker_timeout
