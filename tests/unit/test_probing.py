@@ -102,11 +102,20 @@ def test_no_more_atoms_are_tried_than_a_person_says(most: int, found: Limits | N
     assert max(machine.batches) * SIZE <= most
 
 
-@pytest.mark.parametrize("most", [1, 8, 15])
-def test_a_limit_that_leaves_nothing_to_compare_is_kept(most: int) -> None:
+def test_a_smaller_one_is_tried_where_fewer_atoms_are_allowed() -> None:
+    machine = Machine(0.1)
+    assert machine.limits(most_atoms=15) == Limits(4, 12, 0.25)
+    assert max(machine.batches) * 3 <= 15, "of water"
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_a_limit_that_leaves_nothing_to_compare_is_kept(
+    most: int, caplog: pytest.LogCaptureFixture
+) -> None:
     machine = Machine(0.1)
     assert machine.limits(most_atoms=most) == Limits(16, most, 0.25)
-    assert max(machine.batches) == 2, "the first calls, which choose the crystal"
+    assert machine.batches == []
+    assert f"max_batch_atoms = {most}" in caplog.text
 
 
 @pytest.mark.parametrize("overhead", [0.01, 0.3, 1.0, 2.0, 5.0, 9.0, 14.0])

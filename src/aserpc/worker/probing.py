@@ -74,7 +74,7 @@ def find_limits(
         How many atoms no batch may have more of, also none that is tried; None: as many as fit.
     """
     trial = trial or Trial()
-    sample, why = _sample(batcher)
+    sample, why = _sample(batcher, most_atoms)
     if sample is None:
         logger.warning("no trial of batches: none of its crystals can be computed: %s", why)
         return default
@@ -134,8 +134,8 @@ def _time(
     return min(found)
 
 
-def _sample(batcher: BatchCalculator) -> tuple[Atoms | None, str]:
-    """Return a small structure that can be computed, or why none can.
+def _sample(batcher: BatchCalculator, most_atoms: int | None) -> tuple[Atoms | None, str]:
+    """Return a small structure of which two can be computed, or why none can.
 
     Not every model knows every element.
     """
@@ -148,8 +148,10 @@ def _sample(batcher: BatchCalculator) -> tuple[Atoms | None, str]:
         molecule("CH3CH2OH", vacuum=5.0),
         molecule("H2O", vacuum=5.0),
     ]
-    why = ""
+    why = f"two have more atoms than max_batch_atoms = {most_atoms}"
     for atoms in candidates:
+        if most_atoms is not None and 2 * len(atoms) > most_atoms:
+            continue
         try:
             # Twice: the first calls of a model take longer.
             for _ in range(2):
