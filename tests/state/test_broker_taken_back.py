@@ -88,6 +88,29 @@ def test_what_a_worker_registers_with_is_taken_back_too(house: House) -> None:
     assert house.given(b"v") == keys[2:]
 
 
+def test_what_one_has_that_takes_fewer_from_now_on_is_taken_back(house: House) -> None:
+    house.serve(b"w", capacity=4, max_batch=2)
+    keys = ask(house, 4)
+    assert house.given(b"w") == keys
+    house.answer(b"w", keys[0], seconds=1.0)
+    house.worker(b"w", ready(capacity=1, max_batch=1, running=keys[1:]))
+    house.wait(2 * PATIENCE)
+    assert taken_back(house, b"w") == keys[2:]
+
+
+def test_one_that_it_registers_with_while_it_is_taken_back_is_given_back_once(
+    house: House,
+) -> None:
+    warm(house, b"w")
+    keys = ask(house, 2)
+    house.wait(2 * PATIENCE)
+    assert taken_back(house, b"w") == keys[1:]
+    house.answer(b"w", keys[0], seconds=THREE)
+    house.worker(b"w", ready(running=keys[1:]))  # before it read that
+    refuse(house, b"w", keys[1])
+    assert house.given(b"w") == [*keys, keys[1]]
+
+
 def test_what_was_sent_ahead_by_the_broker_before_is_taken_back(house: House) -> None:
     warm(house, b"w")
     keys = ask(house, 3)

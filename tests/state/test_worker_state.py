@@ -19,6 +19,7 @@ from aserpc.messages import (
     Welcome,
     failure,
 )
+from aserpc.worker.batching import Batching, Limits
 from aserpc.worker.state import (
     PATIENCE,
     REGISTER_INTERVAL,
@@ -58,6 +59,20 @@ def test_a_broker_that_does_not_know_it_hears_what_it_has() -> None:
     (message,) = desk.get(Unknown())
     assert isinstance(message, Ready)
     assert sorted(map(tuple, message.running)) == keys
+
+
+def test_when_it_gives_up_batches_the_broker_hears_that_it_takes_fewer() -> None:
+    batching = Batching(Limits(4))
+    desk = Desk(batching=batching)
+    keys = [desk.ask(number) for number in range(5)]
+    assert [job.request.key for job in desk.state.next_batch(desk.now)] == keys[:4]
+    batching.stop()
+    (answer, message) = desk.end(keys[0])
+    assert answer == Answer(*keys[0])
+    assert message == Ready(
+        "lj", IDENTITY, about(), 1, [list(key) for key in keys[1:]], max_batch=1
+    )
+    assert kinds(desk.end(keys[1])) == ["ANSWER"]
 
 
 def test_it_registers_once_however_often_it_was_asked_meanwhile(desk: Desk) -> None:

@@ -58,6 +58,7 @@ class Orphans(Ahead):
             elif job.state is JobState.QUEUED and job.calculator is worker.calculator:
                 job.calculator.remove(job)
                 job.alone = False  # that worker lives
+                worker.taken_back.pop(job.key, None)  # it is to say of it what it says of others
                 self._assign(job, worker, now)
                 continue
             needless.append([session, number])

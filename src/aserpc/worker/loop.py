@@ -78,7 +78,8 @@ class Worker:
     max_batch_atoms : int, optional
         Most atoms of structures that are computed together; also of those that ``"auto"`` tries.
     batch_wait : float, optional
-        Seconds that a request waits for others to be computed with.
+        Seconds that a request waits for others to be computed with. This and the last two are by
+        default what the registry's table of the calculator says, unless the environment does.
 
     Attributes
     ----------

@@ -144,9 +144,16 @@ class WorkerState:
         self._heartbeat_at = now + heartbeat_interval
         #: When it said what it has, if it has said nothing since that may have been lost.
         self._registered_at = float("-inf")
+        #: How many requests the broker was told that the worker takes.
+        self._told = 0
         #: How many requests the broker had sent when it asked for what is here.
         self._sent = 0
         self._ends_at = float("inf")
+
+    @property
+    def _takes(self) -> int:
+        """How many requests it takes at a time; fewer when batches are given up."""
+        return self.capacity or self._batching.capacity
 
     @property
     def ended(self) -> bool:
@@ -246,12 +253,13 @@ class WorkerState:
     def computed(self, answer: Answer, now: float, payload: Sequence[Buffer] = ()) -> list[Message]:
         """Take it that a request which `next_batch` gave is computed."""
         del self._computing[answer.key]
-        most = (self.capacity or self._batching.capacity) + MAX_AHEAD
-        self._given.keep(answer, payload, now, most)
+        self._given.keep(answer, payload, now, self._takes + MAX_AHEAD)
         self._idle_since = now
         self._registered_at = float("-inf")
         self._beat(now)
         replies: list[Message] = [answer]
+        if self.phase is Phase.SERVING and self._takes != self._told:
+            replies.append(self._register(now))
         if self.phase is Phase.FINISHING and not self._computing:
             replies.append(self._goodbye(now))
         return replies
@@ -353,11 +361,12 @@ class WorkerState:
         self._beat(now)
         if self.phase is Phase.LOADING:
             return Hello(self.name, self.identity)
+        self._told = self._takes
         return Ready(
             self.name,
             self.identity,
             self._about,
-            self.capacity or self._batching.capacity,
+            self._told,
             [list(key) for key in (*self._computing, *self._backlog)],
             self._sent,
             self.calculation_timeout,
