@@ -106,7 +106,7 @@ def test_one_that_it_registers_with_while_it_is_taken_back_is_given_back_once(
     house.wait(2 * PATIENCE)
     assert taken_back(house, b"w") == keys[1:]
     house.answer(b"w", keys[0], seconds=THREE)
-    house.worker(b"w", ready(running=keys[1:]))  # before it read that
+    house.worker(b"w", ready(running=keys[1:], sent=1))  # of itself, before it read that
     refuse(house, b"w", keys[1])
     assert house.given(b"w") == [*keys, keys[1]]
 
