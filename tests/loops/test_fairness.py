@@ -90,7 +90,7 @@ def test_a_question_beside_hundreds_waits_for_what_is_computed(
         "summary",
         f"fairness, {worker}: of {len(counts)} questions beside {MANY[max_batch]} jobs the {MOST}th"
         f" in 100 was answered after {np.percentile(counts, MOST):.0f} calculations,"
-        f" {np.percentile(times, MOST) / unit:.2f} times as long as one took; {left} jobs were left",
+        f" {np.percentile(times, MOST) / unit:.2f} times as long as one took; {left} were left",
     )
     assert np.percentile(counts, MOST) <= WITHIN[max_batch]
     assert len(counts) >= FEW // 2
