@@ -121,9 +121,8 @@ def test_an_interrupted_run_is_gone_on_with(cli: Cli, folder: Path, ending: int)
     (folder / "go").unlink()
     process = run(cli)
     wait_for((folder / "stuck").exists, what=process.errors)
-    if ending == signal.SIGKILL:
-        # The last answer is on its way when the next calculation begins.
-        wait_for(lambda: finished(folder) == 5)
+    # The last answer is on its way when the next calculation begins.
+    wait_for(lambda: finished(folder) == 5)
     process.signal(ending)
     code = process.wait()
     (folder / "go").touch()
