@@ -44,13 +44,7 @@ ABOUT = {
 
 def broker(frontend: str, backend: str) -> None:
     """Pass messages on, to the worker that said hello and to the client that asked."""
-    context: zmq.Context[Any] = zmq.Context()
-    front, back = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
-    front.bind(frontend)
-    back.bind(backend)
-    poller = zmq.Poller()
-    poller.register(front, zmq.POLLIN)
-    poller.register(back, zmq.POLLIN)
+    front, back, poller = _doors(frontend, backend)
     worker = b""
     copy = True
     while True:
@@ -103,13 +97,7 @@ def worker(backend: str) -> None:
 
 def share(frontend: str, backend: str) -> None:
     """Pass messages on, to the worker that waits longest and to the client that asked."""
-    context: zmq.Context[Any] = zmq.Context()
-    front, back = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
-    front.bind(frontend)
-    back.bind(backend)
-    poller = zmq.Poller()
-    poller.register(front, zmq.POLLIN)
-    poller.register(back, zmq.POLLIN)
+    front, back, poller = _doors(frontend, backend)
     workers: deque[bytes] = deque()
     requests: deque[list[bytes]] = deque()
     while True:
@@ -136,6 +124,18 @@ def sleeper(backend: str) -> None:
         peer = sock.recv_multipart()[0]
         time.sleep(SLEEP)
         sock.send_multipart([peer, *answer])
+
+
+def _doors(frontend: str, backend: str) -> tuple[Any, Any, zmq.Poller]:
+    """Return sockets for clients and workers, and what polls both."""
+    context: zmq.Context[Any] = zmq.Context()
+    front, back = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
+    front.bind(frontend)
+    back.bind(backend)
+    poller = zmq.Poller()
+    poller.register(front, zmq.POLLIN)
+    poller.register(back, zmq.POLLIN)
+    return front, back, poller
 
 
 class FloorTasks:
