@@ -55,8 +55,10 @@ def make_private_folder(folder: Path) -> None:
     """Make the folder of the sockets if it is not there, and see that it is private."""
     try:
         if not folder.exists():
-            folder.mkdir(parents=True, mode=0o700)
-            folder.chmod(0o700)  # whatever the umask
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # somebody who starts now was quicker
+                folder.mkdir(mode=0o700)
+                folder.chmod(0o700)  # whatever the umask
         status = folder.stat()
     except OSError as error:
         msg = f"cannot make the folder of the sockets, {folder}: {error.strerror}"
@@ -77,27 +79,35 @@ def make_private_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     lock_path = path.with_name(path.name + ".lock")
-    descriptor = _open_lock(lock_path)
+    descriptor = _lock(lock_path, path)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        yield
+    finally:
+        lock_path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(lock_path: Path, path: Path) -> int:
+    """Return the descriptor of the lock file of a socket's path, which is locked."""
+    while True:
+        descriptor = _open_lock(lock_path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            msg = f"cannot lock {lock_path}: {error.strerror}"
+            if isinstance(error, BlockingIOError):
                 owner = read_owner(path.parent)
                 by = f" (process {owner['pid']} on {owner['host']})" if owner else ""
                 msg = (
                     f"another broker{by} already serves ipc://{path}. Use that one, stop it, or "
                     "give this one a folder of its own with ASERPC_IPC_DIR"
                 )
-                raise AddressError(msg) from None
-            # A broker that ends removes the file; then the lock must be had on the new one.
-            if lock_path.exists() and lock_path.stat().st_ino == os.fstat(descriptor).st_ino:
-                break
-            os.close(descriptor)
-            descriptor = _open_lock(lock_path)
-        yield
-        lock_path.unlink(missing_ok=True)
-    finally:
+            raise AddressError(msg) from None
+        # A broker that ends removes the file; then the lock must be had on the new one.
+        with contextlib.suppress(FileNotFoundError):
+            if lock_path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
         os.close(descriptor)
 
 
