@@ -51,7 +51,10 @@ def broker(binaries: Path, socket_folder: Path) -> Iterator[str]:
         ]
     try:
         wait_for(lambda: (socket_folder / "front.ipc").exists())
-        wait_for(lambda: {"tblite", "dftd4"} <= set(list_calculators(frontend)))
+        wait_for(
+            lambda: {"tblite", "dftd4"} <= set(list_calculators(frontend)),
+            what=(socket_folder / "log").read_text,
+        )
         yield frontend
     finally:
         for process in reversed(processes):

@@ -12,7 +12,7 @@ import pytest
 
 from support.asking import energy_at
 from support.processes import Cli
-from support.waiting import InThread, wait_for
+from support.waiting import InThread, wait_for, wait_until_asleep
 
 #: Asks for many structures at once, and tells what it gets.
 SCRIPT = """
@@ -69,6 +69,7 @@ def test_what_a_client_had_that_ends_in_order_is_dropped_too(
     cli.worker("Gate", "--kwargs", f'{{"folder": "{tmp_path}"}}')
     client = start()
     wait_for(lambda: pending(cli) == 19)
+    wait_until_asleep(client.pid)
     client.send_signal(signal.SIGINT)
     wait_for(lambda: pending(cli) == 0)
 

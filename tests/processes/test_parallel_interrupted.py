@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.processes import Cli
-from support.waiting import wait_for
+from support.waiting import wait_for, wait_until_asleep
 
 SCRIPT = """
 from ase import Atoms
@@ -36,6 +36,7 @@ def test_ctrl_c_ends_all_that_is_asked_at_once(cli: Cli, tmp_path: Path, call: s
     cli.worker("Gate", "--kwargs", f'{{"folder": "{tmp_path}"}}')
     script = cli.python(SCRIPT.format(call=call))
     wait_for(lambda: sum(cli.status()["pending_requests"].values()) > 1, what=script.errors)
+    wait_until_asleep(script.pid)
     script.signal(signal.SIGINT)
     assert script.wait() != 0
     assert script.errors().rstrip().endswith("KeyboardInterrupt")

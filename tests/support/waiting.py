@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +30,24 @@ def wait_for(
             told = what() if callable(what) else what
             raise AssertionError(f"not within {timeout:g} s: {told or condition}")
         _pause.wait(0.005)
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Wait until a process's main thread does nothing but wait.
+
+    CPython notices a signal that comes just before its main thread waits for a lock only when that
+    wait ends, or with the next signal.
+    """
+    status = Path(f"/proc/{pid}/status")
+    looks: deque[list[str]] = deque(maxlen=5)
+
+    def is_asleep() -> bool:
+        told = ("State", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+        looks.append([line for line in status.read_text().splitlines() if line.startswith(told)])
+        same = len(looks) == looks.maxlen and all(look == looks[0] for look in looks)
+        return same and "(sleeping)" in looks[0][0]
+
+    wait_for(is_asleep)
 
 
 class InThread(threading.Thread, Generic[T]):
