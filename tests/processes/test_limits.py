@@ -31,26 +31,30 @@ def descriptors(pid: int) -> int:
 
 # ---- file descriptors ----------------------------------------------------------------------------
 
+#: With a quarter of these a crowd is let in before a broker on a busy machine sees that it is one.
+FEW = 400
+
 
 @contextlib.contextmanager
 def crowd(path: Path) -> Iterator[list[socket.socket]]:
     """Connect to a broker as often as it lets us."""
     with contextlib.ExitStack() as stack:
         found: list[socket.socket] = []
-        while len(found) < 300:
-            mine = stack.enter_context(socket.socket(socket.AF_UNIX))
+        while len(found) < 500:
+            mine = socket.socket(socket.AF_UNIX)
             try:
                 mine.connect(str(path))
             except OSError:
+                mine.close()
                 if not path.exists():
                     break
             else:
-                found.append(mine)
+                found.append(stack.enter_context(mine))
         yield found
 
 
 def test_a_broker_without_descriptors_left_serves_those_who_are_there(cli: Cli) -> None:
-    cli.prefix = limited("ulimit -n 100")
+    cli.prefix = limited(f"ulimit -n {FEW}")
     broker = cli.broker()
     cli.prefix = ()
     cli.worker("Spring")
@@ -58,9 +62,9 @@ def test_a_broker_without_descriptors_left_serves_those_who_are_there(cli: Cli) 
     assert energy_at(calculator, 2) == 2
     frontend = cli.sockets / "frontend.ipc"
     with crowd(frontend) as others:
-        assert 10 < len(others) < 100
+        assert 10 < len(others) < FEW
         assert not frontend.exists()
-        assert descriptors(broker.pid) < 100
+        assert descriptors(broker.pid) < FEW
         assert energy_at(calculator, 4) == 8, "on the connection that it has"
         done = cli.run("status")
         assert done.code == 2
@@ -78,13 +82,13 @@ def test_a_broker_allows_itself_what_it_may(cli: Cli) -> None:
     broker = cli.broker()
     cli.prefix = ()
     with crowd(cli.sockets / "frontend.ipc") as others:
-        assert len(others) == 300
-        wait_for(lambda: descriptors(broker.pid) > 300)
+        assert len(others) == 500
+        wait_for(lambda: descriptors(broker.pid) > 500)
         assert list_calculators(cli.frontend) == {}
 
 
 def test_a_broker_after_one_that_was_killed_while_it_was_full(cli: Cli) -> None:
-    cli.prefix = limited("ulimit -n 80")
+    cli.prefix = limited(f"ulimit -n {FEW}")
     broker = cli.broker()
     frontend = cli.sockets / "frontend.ipc"
     with crowd(frontend):
