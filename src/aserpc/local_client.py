@@ -10,6 +10,7 @@ from aserpc.client import Client, RemoteCalculator
 from aserpc.errors import BrokerStoppedError, SettingsError
 from aserpc.local_calculators import INSIDE, Served, configurations
 from aserpc.local_service import LocalService
+from aserpc.socket_folder import full_path
 from aserpc.transport import ipc_path
 
 
@@ -54,7 +55,10 @@ class LocalClient(Client):
 def _check(broker: str) -> None:
     """Raise `BrokerStoppedError` where a private broker has ended: it never comes back."""
     path = ipc_path(broker)
-    if path is not None and not path.exists():
+    if path is None:
+        return
+    # While it takes no more connections its socket has another name, which it may just get back.
+    if not any(place.exists() for place in (path, full_path(path), path)):
         raise BrokerStoppedError(
             f"the private broker at {broker} has ended: the block of aserpc.local was left, or its "
             "client closed"

@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import Any
 
+from aserpc import descriptors
 from aserpc.broker import Broker
 from aserpc.broker.garbage import collect_rarely
 from aserpc.errors import AserpcError
@@ -30,6 +31,7 @@ def main() -> None:
     into the log in that folder, which whoever began it reads and removes.
     """
     logging.basicConfig(level=logging.WARNING)
+    descriptors.raise_limit()
     collect_rarely()
     line = sys.stdin.readline()
     if line:  # else the parent was killed at once
@@ -44,13 +46,14 @@ def _serve(spec: dict[str, Any]) -> None:
     broker = Broker(spec["frontend"], spec["backend"])
     configs = {name: SpawnConfig(**config) for name, config in spec["configs"].items()}
     manager = Manager(configs, spec["backend"])
-    failed: list[AserpcError] = []
+    failed: list[BaseException] = []
 
     def serve_broker() -> None:
         try:
             broker.serve()
-        except AserpcError as error:
+        except BaseException as error:  # noqa: BLE001 -- raised again by whoever waits for it
             failed.append(error)
+            manager.stop()
 
     def follow_parent() -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -68,6 +71,8 @@ def _serve(spec: dict[str, Any]) -> None:
         manager.serve()
     broker.stop()
     thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _wait_for_the_end(parent: int) -> None:

@@ -173,6 +173,8 @@ def _start(
 def _end(process: subprocess.Popen[bytes], folder: Path, owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork's copy: the service is its parent's
+    # A fork of ours may hold the pipes open, whose end would tell it, too.
+    process.terminate()
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         with contextlib.suppress(OSError):

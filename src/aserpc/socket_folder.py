@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aserpc import file_locks
 from aserpc.errors import AddressError
 from aserpc.transport import check_address, ipc_path
 
@@ -60,15 +60,17 @@ def make_private_folder(folder: Path) -> None:
                 folder.mkdir(mode=0o700)
                 folder.chmod(0o700)  # whatever the umask
         status = folder.stat()
+        mine = folder.name == DEFAULT_FOLDER and status.st_uid == os.getuid()
+        if mine and stat.S_IMODE(status.st_mode) != 0o700 and stat.S_ISDIR(status.st_mode):
+            folder.chmod(0o700)  # one that aserpc 0.1 left, open to read
+            status = folder.stat()
     except OSError as error:
         msg = f"cannot make the folder of the sockets, {folder}: {error.strerror}"
         raise AddressError(msg) from None
     if not stat.S_ISDIR(status.st_mode):
         msg = f"the folder of the sockets, {folder}, is no folder"
         raise AddressError(msg)
-    if folder.name == DEFAULT_FOLDER and status.st_uid == os.getuid():
-        folder.chmod(0o700)  # one that aserpc 0.1 left, open to read
-    elif status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         msg = (
             f"others can write to the folder of the sockets, {folder}; "
             f"make it private with: chmod 700 {folder}"
@@ -79,44 +81,24 @@ def make_private_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     lock_path = path.with_name(path.name + ".lock")
-    descriptor = _lock(lock_path, path)
+    try:
+        descriptor = file_locks.lock(lock_path)
+    except BlockingIOError:
+        owner = read_owner(path.parent)
+        by = f" (process {owner['pid']} on {owner['host']})" if owner else ""
+        msg = (
+            f"another broker{by} already serves ipc://{path}. Use that one, stop it, or "
+            "give this one a folder of its own with ASERPC_IPC_DIR"
+        )
+        raise AddressError(msg) from None
+    except OSError as error:
+        msg = f"cannot write to the folder of the sockets, {path.parent}: {error.strerror}"
+        raise AddressError(msg) from None
     try:
         yield
     finally:
         lock_path.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-def _lock(lock_path: Path, path: Path) -> int:
-    """Return the descriptor of the lock file of a socket's path, which is locked."""
-    while True:
-        descriptor = _open_lock(lock_path)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            msg = f"cannot lock {lock_path}: {error.strerror}"
-            if isinstance(error, BlockingIOError):
-                owner = read_owner(path.parent)
-                by = f" (process {owner['pid']} on {owner['host']})" if owner else ""
-                msg = (
-                    f"another broker{by} already serves ipc://{path}. Use that one, stop it, or "
-                    "give this one a folder of its own with ASERPC_IPC_DIR"
-                )
-            raise AddressError(msg) from None
-        # A broker that ends removes the file; then the lock must be had on the new one.
-        with contextlib.suppress(FileNotFoundError):
-            if lock_path.stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        os.close(descriptor)
-
-
-def _open_lock(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        msg = f"cannot write to the folder of the sockets, {path.parent}: {error.strerror}"
-        raise AddressError(msg) from None
 
 
 def write_owner(folder: Path) -> None:

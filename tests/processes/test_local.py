@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import pickle
 import re
@@ -26,6 +27,8 @@ from ase.optimize import BFGS
 import aserpc
 from aserpc import LocalClient, SpawnConfig
 from aserpc.errors import BrokerStoppedError, RegistryError, SettingsError, WorkerFailedError
+from aserpc.local_client import _check
+from aserpc.socket_folder import full_path
 from support import calculators
 from support.asking import atom
 from support.calculators import Spring
@@ -206,6 +209,30 @@ def test_a_pickled_copy_is_a_client_of_the_same_workers() -> None:
             assert copy.timeout == 9000
             assert copy.submit("spring", atom(2)).result(20)["energy"] == 2
         assert client.submit("spring", atom(4)).result(20)["energy"] == 8, "it goes on"
+
+
+def test_a_fork_that_goes_on_does_not_keep_the_workers(capfd: pytest.CaptureFixture[str]) -> None:
+    # It has the pipe by whose end the service knows that it is to end.
+    context = multiprocessing.get_context("fork")
+    with aserpc.local({"emt": EMT}) as client:
+        process = client._service._process
+        fork = context.Process(target=threading.Event().wait, daemon=True)
+        fork.start()
+    try:
+        assert process.returncode == 0, "it was not killed"
+    finally:
+        fork.kill()
+        fork.join()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_private_broker_that_is_full_has_not_ended(tmp_path: Path) -> None:
+    socket = tmp_path / "frontend.ipc"
+    full_path(socket).touch()
+    _check(f"ipc://{socket}")
+    full_path(socket).unlink()
+    with pytest.raises(BrokerStoppedError, match="has ended"):
+        _check(f"ipc://{socket}")
 
 
 def test_an_interrupted_block_ends_what_it_computes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,23 @@ def test_two_runs_do_not_share_a_file(output: Path) -> None:
     with Finished(output, TASK), pytest.raises(SettingsError, match="another aserpc run"):
         Finished(output, TASK)
     assert restored(output) == []
+
+
+def test_a_file_that_goes_before_it_is_locked_is_made_again(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, flock = Finished(output, TASK), fcntl.flock
+
+    def lock_late(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        before.__exit__()  # which has finished nothing, and leaves nothing
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with Finished(output, TASK):
+        assert path_beside(output).exists()
+        with pytest.raises(SettingsError, match="another aserpc run"):
+            Finished(output, TASK)
 
 
 def test_a_place_that_can_not_be_written_is_a_mistake(tmp_path: Path) -> None:

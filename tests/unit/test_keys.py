@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -315,6 +316,17 @@ def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
     assert "cannot make" in complaint(lambda: keys.make("client", "alice"))
     other = KeyFolder(tmp_path / "file")
     assert "is no folder" in complaint(lambda: other.make("client", "alice"))
+
+
+def test_a_folder_that_one_can_not_enter_is_told(
+    keys: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for call in (lambda: keys.secret("client"), keys.allowed):
+        assert complaint(call).startswith("cannot read ")
 
 
 def test_without_libsodium_it_is_told(keys: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:

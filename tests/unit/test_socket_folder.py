@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import stat
 import threading
 from collections.abc import Callable
@@ -10,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from aserpc.errors import AddressError
+from aserpc.cli.results import Finished
+from aserpc.errors import AddressError, KeysError, SettingsError
+from aserpc.security.folder import KeyFolder
+from aserpc.security.keys import make_key
 from aserpc.socket_folder import make_private_folder, reserved
 from support.waiting import InThread
 
@@ -62,6 +67,40 @@ def test_an_address_passes_from_one_to_the_next(tmp_path: Path) -> None:
     with reserved(address):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_right_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".aserpc"
+    make_private_folder(folder)
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    make_private_folder(folder)
+    folder.rmdir()
+    folder.mkdir(0o755)
+    with pytest.raises(AddressError, match="Read-only file system"):
+        make_private_folder(folder)
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    told = r"its file system has no locks \(flock\)"
+    with pytest.raises(AddressError, match=told), reserved(f"ipc://{tmp_path}/frontend.ipc"):
+        pass
+    with pytest.raises(SettingsError, match=f"out.xyz.done: {told}"):
+        Finished(tmp_path / "out.xyz", {})
+    key = make_key("client", "ada").public
+    with pytest.raises(KeysError, match=f"allowed_keys.lock: {told}"):
+        KeyFolder(tmp_path / "keys").allow(key)
 
 
 def test_what_is_there_instead_of_a_folder_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 
 import msgpack
 
+from aserpc import file_locks
 from aserpc.cli.structures import Structure
 from aserpc.errors import AserpcError, SettingsError
 from aserpc.payload import pack_atoms, pack_results, unpack_results
@@ -133,16 +133,15 @@ def path_beside(output: Path) -> Path:
 
 def _open(path: Path, *, restart: bool) -> BinaryIO:
     try:
-        # Unbuffered: what is finished is there also after kill -9.
-        file: BinaryIO = path.open("a+b", buffering=0)
+        descriptor = file_locks.lock(path, 0o666)
+    except BlockingIOError:
+        raise SettingsError(f"another aserpc run has {path}; wait for it") from None
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}") from None
+    # Unbuffered: what is finished is there also after kill -9.
+    file: BinaryIO = os.fdopen(descriptor, "a+b", buffering=0)
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"another aserpc run has {path}; wait for it") from None
         file.seek(0)
         start = file.read(len(MAGIC))
         if start and start != MAGIC:

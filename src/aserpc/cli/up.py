@@ -15,7 +15,7 @@ from types import FrameType
 from aserpc import logs
 from aserpc.broker import Broker
 from aserpc.cli.console import print_table
-from aserpc.errors import AserpcError, RegistryError
+from aserpc.errors import RegistryError
 from aserpc.manager.loop import Manager
 from aserpc.serving import stop_on_signals
 from aserpc.settings import load_settings
@@ -122,13 +122,13 @@ def find_gpus() -> list[str]:
 def serve(manager: Manager, broker: Broker | None = None) -> None:
     """Serve until a signal: the manager ends with its workers, then the broker."""
     thread: threading.Thread | None = None
-    failed: list[AserpcError] = []
+    failed: list[BaseException] = []
 
     def serve_broker() -> None:
         assert broker is not None
         try:
             broker.serve()
-        except AserpcError as error:
+        except BaseException as error:  # noqa: BLE001 -- raised again by whoever waits for it
             failed.append(error)
             manager.stop()
 
@@ -150,6 +150,8 @@ def serve(manager: Manager, broker: Broker | None = None) -> None:
         if broker is not None and thread is not None:
             broker.stop()
             thread.join()
+    if failed:
+        raise failed[0]
 
 
 def show_logs(name: str, *, follow: bool) -> None:

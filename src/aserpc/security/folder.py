@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from aserpc import file_locks
 from aserpc.errors import KeysError
 from aserpc.security.keys import PublicKey, SecretKey, make_key, parse_public, parse_secret
 from aserpc.security.roles import ROLES, STANDS_IN
@@ -75,7 +75,7 @@ class KeyFolder:
     def secret(self, role: str) -> SecretKey | None:
         """Return one's own key of a role, None if there is none."""
         path = self.secret_path(role)
-        if not path.exists():
+        if not _is_there(path):
             return None
         self._check_folder()
         status = path.stat()
@@ -115,7 +115,7 @@ class KeyFolder:
 
     def _entries(self) -> list[tuple[str, PublicKey | None]]:
         """Return the lines of the file, with the keys in them."""
-        if not self.allowed_path.exists():
+        if not _is_there(self.allowed_path):
             return []
         self._check_folder()
         status = self.allowed_path.stat()
@@ -191,18 +191,17 @@ class KeyFolder:
         self._make_folder()
         lock = self.path / f"{ALLOWED_FILE}.lock"
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = file_locks.lock(lock, wait=True)
         except OSError as error:
             raise _cannot("write", lock, error) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
     def _write(self, lines: list[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)
-        if not self.allowed_path.exists():
+        if not _is_there(self.allowed_path):
             text = _HEADER + text
         try:
             write_private(self.allowed_path, text.encode())
@@ -241,6 +240,16 @@ class KeyFolder:
                 f"chmod 700 {self.path}"
             )
             raise KeysError(msg)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _cannot("read", path, error) from None
+    return True
 
 
 def _read(path: Path) -> str:
