@@ -190,6 +190,42 @@ def test_each_worker_computes_in_a_folder_of_its_own(cli: Cli) -> None:
     assert not list(cli.cwd.iterdir())
 
 
+def test_what_a_process_of_the_same_number_left_is_not_its_own(cli: Cli) -> None:
+    """In containers that share the folder, each worker may be process 1."""
+    cli.broker()
+    script = 'own="$ASERPC_IPC_DIR/work/writes-$$"; mkdir -p "$own"; >"$own/left"; exec "$@"'
+    cli.prefix = ["sh", "-c", script, "sh"]
+    worker = cli.worker("Writes")
+    calculator = cli.calculator("writes")
+    energy_at(calculator, 1)
+    folder = Path(calculator.results["folder"])
+    assert folder.stat().st_mode & 0o077 == 0
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    theirs = cli.sockets / "work" / f"writes-{worker.pid}"
+    assert list(theirs.parent.iterdir()) == [theirs]
+    assert [path.name for path in theirs.iterdir()] == ["left"]
+
+
+def test_where_it_was_started_may_be_gone_at_the_end(cli: Cli) -> None:
+    cli.broker()
+    cli.prefix = ["sh", "-c", 'mkdir gone; cd gone; exec "$@"', "sh"]
+    worker = cli.worker("Writes")
+    (cli.cwd / "gone").rmdir()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "Traceback" not in worker.errors()
+    assert not list((cli.sockets / "work").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(cli: Cli) -> None:
+    (cli.sockets / "work").touch()
+    done = cli.run("worker", "EMT")
+    assert done.code == 2
+    (line,) = done.errors.splitlines()
+    assert "--workdir" in line
+
+
 def test_relative_paths_and_imports_are_those_of_where_it_was_started(cli: Cli) -> None:
     (cli.cwd / "energy.txt").write_text("17.5")
     (cli.cwd / "helper.py").write_text("OFFSET = 0.25\n")

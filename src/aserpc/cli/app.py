@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import sys
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,7 @@ from aserpc.cli.options import (
     positive,
     setting,
 )
+from aserpc.errors import AddressError
 from aserpc.settings import load_settings
 
 #: How long a question waits for the broker, ms.
@@ -139,33 +142,51 @@ def worker(
     import faulthandler
 
     from aserpc.serving import stop_on_signals
-    from aserpc.socket_folder import make_private_folder
     from aserpc.worker import Worker
 
     faulthandler.enable()  # a calculator that crashes the process leaves its stack in the log
-    with ExitStack() as stack:
-        if workdir is None:
-            safe = re.sub(r"[^\w.-]+", "_", entry.name)
-            folder = load_settings().ipc_dir
-            make_private_folder(folder)
-            own = folder / "work" / f"{safe}-{os.getpid()}"
-            workdir = own
-            stack.callback(shutil.rmtree, own, ignore_errors=True)
-            stack.callback(os.chdir, Path.cwd())
-        served = Worker(
-            entry.name,
-            entry,
-            broker,
-            idle_timeout,
-            heartbeat,
-            workdir=workdir.absolute(),
-            calculation_timeout=calculation_timeout,
-            max_batch=max_batch,
-            max_batch_atoms=max_batch_atoms,
-            batch_wait=batch_wait,
-        )
-        with stop_on_signals(served.stop, served.waker):
-            served.serve()
+    served = Worker(
+        entry.name,
+        entry,
+        broker,
+        idle_timeout,
+        heartbeat,
+        workdir=None if workdir is None else workdir.absolute(),
+        calculation_timeout=calculation_timeout,
+        max_batch=max_batch,
+        max_batch_atoms=max_batch_atoms,
+        batch_wait=batch_wait,
+    )
+    # Under the signals, so that none of them leaves the folder behind.
+    with stop_on_signals(served.stop, served.waker), ExitStack() as stack:
+        if served.workdir is None:
+            served.workdir = stack.enter_context(_folder_of_its_own(entry.name))
+        served.serve()
+
+
+@contextmanager
+def _folder_of_its_own(name: str) -> Iterator[Path]:
+    """Make a folder for a worker to compute in, and remove it at the end.
+
+    The process's number alone would not make it its own: each container has a process 1.
+    """
+    from aserpc.socket_folder import make_private_folder
+
+    folder, started_in = load_settings().ipc_dir.absolute(), Path.cwd()
+    make_private_folder(folder)
+    work, safe = folder / "work", re.sub(r"[^\w.-]+", "_", name)
+    try:
+        work.mkdir(exist_ok=True)
+        own = Path(tempfile.mkdtemp(prefix=f"{safe}-{os.getpid()}-", dir=work))
+    except OSError as error:
+        msg = f"cannot make a folder to compute in, in {work}: {error.strerror}; name one with "
+        raise AddressError(msg + "--workdir") from None
+    try:
+        yield own
+    finally:
+        with suppress(OSError):  # it may be gone
+            os.chdir(started_in)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 @app.command(name="list")
