@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from aserpc import CalculationError, PoisonError, WorkerFailedError
-from support.managed import PUPPET, ask, manager, table, up
+from aserpc.manager.loop import KEPT_FOLDERS
+from support.managed import PUPPET, ask, counted, manager, table, up
 from support.processes import Cli
 from support.waiting import wait_for
 
@@ -108,6 +109,18 @@ def test_a_calculation_without_memory_leaves_its_worker(cli: Cli) -> None:
         ask(cli, "lj", {"memory": SOME_GIGABYTES})
     assert isinstance(caught.value, MemoryError)
     assert ask(cli, "lj")["pid"] == pid
+
+
+def test_only_folders_of_workers_that_failed_under_it_are_removed(cli: Cli) -> None:
+    theirs = cli.sockets / "work" / "lj-4242"  # as of a worker that somebody started by hand
+    theirs.mkdir(parents=True)
+    command = ["sh", "-c", 'mkdir "$ASERPC_WORKDIR"; exit 1']
+    number = KEPT_FOLDERS + 2
+    process = up(cli, table("lj", command=command, min_workers=number, max_workers=number))
+    wait_for(lambda: counted(process, "could not be started")() >= number, what=process.errors)
+    left = set(theirs.parent.iterdir())
+    assert theirs in left
+    assert len(left) == 1 + KEPT_FOLDERS
 
 
 # ---- what the last manager left ------------------------------------------------------------------

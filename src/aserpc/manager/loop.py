@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 #: How often processes are looked at, and the last lines of those that start, s.
 POLL_INTERVAL, TELL_INTERVAL = 0.1, 1.0
 
-#: How many working folders of workers that failed are kept.
+#: How many working folders of a calculator's workers that failed are kept.
 KEPT_FOLDERS = 5
 
 #: Lines, and characters, of a worker's output that tell how it ended: a stack is the most of it.
@@ -94,6 +94,8 @@ class Manager:
         self._load = load
         self._handles: dict[str, Handle] = {}
         self._names: dict[str, str] = {}
+        #: Working folders that are kept, by the calculator's name, the oldest first.
+        self._kept: dict[str, deque[Path]] = {}
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._state = ManagerState(
@@ -232,7 +234,7 @@ class Manager:
 
     def _start(self, start: Start) -> list[Effect]:
         config, spawn_id = start.config, start.spawn_id
-        label = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', config.name)}-{spawn_id}"
+        label = _label(config.name, spawn_id)
         try:
             rendered = config.render(broker=self.broker, spawn_id=spawn_id, gpu=start.gpu)
             workdir = self.folder / "work" / label
@@ -331,17 +333,21 @@ class Manager:
         self._save()
 
     def _clean(self, spawn_id: str, *, failed: bool) -> None:
-        """Remove the working folder of a worker, but keep the last ones that failed."""
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self._names.pop(spawn_id))
-        work = self.folder / "work"
-        if not failed:
-            shutil.rmtree(work / f"{name}-{spawn_id}", ignore_errors=True)
-            return
-        mine = []
-        for path in work.glob(f"{name}-*"):
-            label, _, spawn_id = path.name.rpartition("-")
-            if label == name and spawn_id not in self._handles:  # not those of `name-more`
-                with contextlib.suppress(OSError):
-                    mine.append((path.stat().st_mtime, path))
-        for _, path in sorted(mine)[:-KEPT_FOLDERS]:
-            shutil.rmtree(path, ignore_errors=True)
+        """Remove the working folder of a worker, but keep the last ones that failed.
+
+        Others that are there may be in use: by workers of other managers, or started by hand.
+        """
+        name = self._names.pop(spawn_id)
+        path = self.folder / "work" / _label(name, spawn_id)
+        if failed and path.is_dir():
+            kept = self._kept.setdefault(name, deque())
+            kept.append(path)
+            if len(kept) <= KEPT_FOLDERS:
+                return
+            path = kept.popleft()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _label(name: str, spawn_id: str) -> str:
+    """Return what the files of a process are called."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}-{spawn_id}"
