@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import stat
 import textwrap
 from pathlib import Path
 
@@ -121,6 +122,26 @@ def test_environments_are_checked_and_built_ahead(cli: Cli) -> None:
     assert ready == {"away": "no", "lj": "yes"}
     assert cli.run("env", "build", "lj").code == 0
     assert cli.run("env", "build", "nothing").code == 2
+
+
+def test_a_manager_before_its_broker_makes_a_private_folder(cli: Cli) -> None:
+    folder = cli.sockets / "new"
+    cli.env["ASERPC_IPC_DIR"] = str(folder)
+    cli.prefix = ["sh", "-c", 'umask 002; exec "$@"', "sh"]
+    write(cli, table("lj", command=["true"], min_workers=1))
+    process = cli.start("manager")
+    wait_for(lambda: list(folder.glob("logs/*")), what=process.errors)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    cli.broker()
+
+
+def test_a_folder_that_others_can_write_to_is_one_clear_line(cli: Cli) -> None:
+    cli.sockets.chmod(0o770)
+    write(cli, table("lj"))
+    done = cli.run("manager")
+    assert done.code == 2
+    (line,) = done.errors.splitlines()
+    assert "others can write" in line
 
 
 def test_nothing_to_start_is_one_clear_line(cli: Cli) -> None:

@@ -135,6 +135,7 @@ class Manager:
 
     def serve(self) -> None:
         """Serve until `stop`, in this thread."""
+        socket_folder.make_private_folder(self.folder)  # may come before its broker
         context = transport.make_context()
         self._connection = Connection(context, self.broker, "manager", self._credentials)
         self._socket = self._connection.socket
@@ -294,7 +295,6 @@ class Manager:
     def _note(self, path: Path, spawned: Mapping[str, Spawned]) -> None:
         try:
             if spawned:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 socket_folder.write_private(path, pack_spawned(spawned))
             else:
                 path.unlink(missing_ok=True)

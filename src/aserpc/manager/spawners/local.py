@@ -34,7 +34,7 @@ class LocalSpawner:
     def start(self, spec: Spec) -> Handle:
         """See `Spawner.start`."""
         try:
-            spec.log.parent.mkdir(parents=True, exist_ok=True)
+            spec.log.parent.mkdir(exist_ok=True)
             # A file opened to append, not a pipe: the output goes on when the manager is gone,
             # and a log that is cut grows from there.
             with spec.log.open("ab") as log:
