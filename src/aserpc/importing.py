@@ -204,7 +204,7 @@ def _place(error: BaseException, file: Path | None) -> str:
 # Frames of ours say nothing about a mistake in somebody's registry or calculator.
 _OURS = {
     str(Path(__file__).with_name(name)) for name in ("importing.py", "entries.py", "registry.py")
-} | {str(Path(__file__).parent / "worker" / "computing.py")}
+} | {str(Path(__file__).parent / "worker" / name) for name in ("computing.py", "probing.py")}
 
 
 def _advice(missing: str) -> str:

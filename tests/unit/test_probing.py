@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -135,6 +136,92 @@ def test_one_that_is_too_slow_to_compare_keeps_its_limits() -> None:
     machine = Machine(20.0)
     assert machine.limits() == Limits(16, 512, 0.25)
     assert machine.batches == [2, 2, 1]
+
+
+# ---- calculators that can't be tried ------------------------------------------------------------
+
+
+class Odd(Machine):
+    """Its batches of at least so many structures are what `spoil` makes of them."""
+
+    def __init__(self, spoil: Callable[[list[Any]], Any], least: int = 0) -> None:
+        super().__init__(0.1)
+        self.spoil, self.least = spoil, least
+
+    def calculate_batch(self, atoms: Sequence[Atoms], properties: Sequence[str]) -> Any:
+        found = super().calculate_batch(atoms, properties)
+        return self.spoil(found) if len(atoms) >= self.least else found
+
+
+def energies(value: Any) -> Callable[[list[Any]], Any]:
+    return lambda found: [{**results, "energy": value} for results in found]
+
+
+def exits(found: list[Any]) -> None:
+    sys.exit("no copper")
+
+
+class Forces(Machine):
+    def __init__(self, overhead: float) -> None:
+        super().__init__(overhead)
+        self.implemented_properties = ["forces", "charges"]
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        assert "energy" not in properties
+        return {"forces": super().compute(atoms, properties)["forces"]}
+
+
+def test_one_without_an_energy_is_tried_by_what_it_has() -> None:
+    assert Forces(0.1).limits() == Machine(0.1).limits()
+
+
+ODD = [
+    (energies(None), "the energy of {} is None, with the dtype object"),
+    (energies("1.0"), "the energy of {} is '1.0', with the dtype <U3"),
+    (energies(float("nan")), "the energy of {} is not finite"),
+    (lambda found: [{"forces": 0} for _ in found], "energy is not among the results of a batch"),
+    (lambda found: found[1:], "results"),
+    (exits, "sys.exit('no copper')"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "why"), ODD)
+def test_what_no_client_could_be_given_is_told_and_not_tried_on(
+    spoil: Callable[[list[Any]], Any], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Odd(spoil)
+    assert machine.limits() == Limits(16, 512, 0.25)
+    assert set(machine.batches) == {2}
+    (told,) = caplog.messages
+    assert told.startswith("no trial of batches")
+    assert why.format("H2O") in told
+    assert " probing.py" not in told, "the place is of the calculator's code"
+
+
+@pytest.mark.parametrize(("spoil", "why"), ODD)
+def test_larger_batches_that_are_wrong_end_the_trial(
+    spoil: Callable[[list[Any]], Any], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    machine = Odd(spoil, least=4)
+    assert machine.limits() == Limits(2, 2 * SIZE, 0.25)
+    assert max(machine.batches) == 4
+    assert machine.batches.count(4) == 1
+    told = caplog.messages[-2]
+    assert told.startswith("a trial with 4 structures failed")
+    assert why.format("Cu8") in told
+
+
+def test_whoever_stops_the_worker_gets_through_a_trial() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stops(found: list[Any]) -> None:
+        raise Stopped
+
+    for least in (0, 4):
+        with pytest.raises(Stopped):
+            Odd(stops, least).limits()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 
 from aserpc.batchers import BatchCalculator
 from aserpc.importing import explain
@@ -50,6 +52,35 @@ class Trial:
     memory: Callable[[], tuple[float, float]] = lambda: (_peak(), _available())
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """A structure that is tried, and the property by which its batches are judged."""
+
+    atoms: Atoms
+    asked: str
+
+    def compute(self, batcher: BatchCalculator, number: int) -> Any:
+        """Return whatever a batch of so many gives."""
+        return batcher.calculate_batch([self.atoms.copy() for _ in range(number)], [self.asked])
+
+    def check(self, found: Any, number: int) -> None:
+        """Refuse results of so many that no client could be given."""
+        check_results(found, number)
+        what = f"the {self.asked} of {self.atoms.get_chemical_formula()}"
+        for results in found:
+            if self.asked not in results:
+                msg = f"{self.asked} is not among the results of a batch"
+                raise ValueError(msg)
+            value = results[self.asked]
+            numbers = np.asarray(value)
+            if numbers.dtype.kind not in "iufc":
+                msg = f"{what} is {value!r:.60}, with the dtype {numbers.dtype}; numbers are needed"
+                raise TypeError(msg)
+            if not np.all(np.isfinite(numbers)):
+                msg = f"{what} is not finite"
+                raise ValueError(msg)
+
+
 def find_limits(
     batcher: BatchCalculator,
     default: Limits,
@@ -78,20 +109,20 @@ def find_limits(
     if sample is None:
         logger.warning("no trial of batches: none of its crystals can be computed: %s", why)
         return default
-    largest = MOST if most_atoms is None else min(MOST, most_atoms // len(sample))
+    largest = MOST if most_atoms is None else min(MOST, most_atoms // len(sample.atoms))
     times = _measure(batcher, sample, largest, trial)
-    formula = sample.get_chemical_formula()
+    formula = sample.atoms.get_chemical_formula()
     measured = ", ".join(f"{number}: {1000 * each:.3g} ms" for number, each in times.items())
     logger.info("trial: a %s takes, of so many together: %s", formula, measured or "-")
     if len(times) < 2:
         return default  # that two can be computed together is known
     best = min(times.values())
     chosen = min(number for number, each in times.items() if each <= best / BETTER)
-    return replace(default, structures=chosen, atoms=max(times) * len(sample))
+    return replace(default, structures=chosen, atoms=max(times) * len(sample.atoms))
 
 
 def _measure(
-    batcher: BatchCalculator, sample: Atoms, largest: int, trial: Trial
+    batcher: BatchCalculator, sample: _Sample, largest: int, trial: Trial
 ) -> dict[int, float]:
     """Return the time for each structure of batches, by their size."""
     times: dict[int, float] = {}
@@ -104,8 +135,8 @@ def _measure(
             break
         try:
             seconds = _time(batcher, sample, structures, ends_at, trial)
-        except Exception as error:  # noqa: BLE001 -- whatever: so many can't be computed
-            logger.info("a trial with %d structures failed: %s", structures, error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- so many can't be computed
+            logger.info("a trial with %d structures failed: %s", structures, explain(error))
             lacks_memory = is_out_of_memory(error)
         else:
             each = seconds / structures
@@ -121,7 +152,7 @@ def _measure(
 
 
 def _time(
-    batcher: BatchCalculator, sample: Atoms, structures: int, ends_at: float, trial: Trial
+    batcher: BatchCalculator, sample: _Sample, structures: int, ends_at: float, trial: Trial
 ) -> float:
     """Return the least time that so many structures take, s."""
     found: list[float] = []
@@ -129,12 +160,14 @@ def _time(
         if found and trial.clock() + min(found) > ends_at:
             break
         started = trial.clock()
-        batcher.calculate_batch([sample.copy() for _ in range(structures)], ["energy"])
+        results = sample.compute(batcher, structures)
         found.append(trial.clock() - started)
+        sample.check(results, structures)
+        del results  # the next ones are to have its memory
     return min(found)
 
 
-def _sample(batcher: BatchCalculator, most_atoms: int | None) -> tuple[Atoms | None, str]:
+def _sample(batcher: BatchCalculator, most_atoms: int | None) -> tuple[_Sample | None, str]:
     """Return a small structure of which two can be computed, or why none can.
 
     Not every model knows every element.
@@ -153,18 +186,22 @@ def _sample(batcher: BatchCalculator, most_atoms: int | None) -> tuple[Atoms | N
         if most_atoms is not None and 2 * len(atoms) > most_atoms:
             continue
         try:
+            sample = _Sample(atoms, _asked(batcher))
             # Twice: the first calls of a model take longer.
             for _ in range(2):
-                found = batcher.calculate_batch([atoms.copy(), atoms.copy()], ["energy"])
-                check_results(found, 2)
-        except Exception as error:
+                sample.check(sample.compute(batcher, 2), 2)
+        except (Exception, SystemExit) as error:
             logger.debug("a trial with %s", atoms.get_chemical_formula(), exc_info=True)
             why = explain(error)
-            continue
-        if all(np.all(np.isfinite(results["energy"])) for results in found):
-            return atoms, ""
-        why = f"the energy of {atoms.get_chemical_formula()} is not finite"
+        else:
+            return sample, ""
     return None, why
+
+
+def _asked(batcher: BatchCalculator) -> str:
+    """Return the energy, or if there is none a property that is known to be numbers."""
+    names = list(getattr(batcher, "implemented_properties", None) or ["energy"])
+    return next((name for name in ("energy", *all_properties) if name in names), names[0])
 
 
 def _peak() -> float:
