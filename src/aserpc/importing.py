@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from aserpc.errors import RegistryError
+from aserpc.remote_error import message_of
 
 
 def is_file(module: str) -> bool:
@@ -175,7 +176,7 @@ def explain(error: BaseException, file: Path | None = None) -> str:
     file
         The person's own file; the place is the last line in it rather than deep in a library.
     """
-    message = " ".join(str(error).split())
+    message = " ".join(message_of(error).split())
     if isinstance(error, SystemExit):
         text = f"it ended with sys.exit({error.code!r})"
     elif isinstance(error, SyntaxError) and error.filename:

@@ -66,12 +66,13 @@ def report(error: BaseException) -> dict[str, Any]:
         lines = f"(no traceback: {type(failure).__name__} while it was formatted)\n"
     return {
         "types": [_plain(name, _MAX_NAME) for name in names[:_MAX_TYPES]],
-        "message": _plain(_message(error), _MAX_TEXT),
+        "message": _plain(message_of(error), _MAX_TEXT),
         "traceback": _plain(lines, _MAX_TEXT),
     }
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return an exception's text, whatever its own code does when it is asked for it."""
     try:
         if isinstance(error, SystemExit):
             code = "" if error.code is None else repr(error.code)

@@ -96,6 +96,50 @@ class Small(Together):
         return found
 
 
+class Unreadable:
+    """Is no number, as a tensor that needs its gradient."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Fail."""
+        raise RuntimeError("call detach() first")
+
+
+class SpeechlessError(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("nor this")
+
+
+class Reusing(Together):
+    """Keeps its forces in arrays that the next call overwrites; a batch's first energy is bad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forces = np.zeros((1000, 3))
+
+    def _kept(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        start = 0
+        for results in reversed(found):
+            own = self._forces[start : start + len(results["forces"])]
+            own[:] = results["forces"]
+            results["forces"] = own
+            start += len(own)
+        return found
+
+    def compute(self, atoms: Atoms, properties: list[str]) -> dict[str, Any]:
+        """See `Spring.compute`."""
+        return self._kept([super().compute(atoms, properties)])[0]
+
+    def calculate_batch(
+        self, atoms: Sequence[Atoms], properties: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """See `Together.calculate_batch`."""
+        found = [Together.compute(self, one, list(properties)) for one in atoms]
+        found[0]["energy"] = np.nan
+        return self._kept(found)
+
+
 class Wrong(Together):
     """Its batches are wrong in a way of its own; alone it is right.
 
@@ -103,8 +147,9 @@ class Wrong(Together):
     ----------
     how
         ``raises``, ``lacks a key``, ``generator``, ``numbers of each``, ``dict``, ``too few``,
-        ``order``, ``shape``, ``missing``, ``nan``, ``moves``, ``numbers``, ``buffer`` or ``leaves``
-        (traces in the calculator).
+        ``order``, ``shape``, ``missing``, ``nan``, ``moves``, ``numbers``, ``buffer``, ``leaves``
+        (traces in the calculator), ``none``, ``objects``, ``unreadable``, ``all energies``,
+        ``all charges``, or ``speechless`` (an error without a text).
     """
 
     def __init__(self, how: str) -> None:
@@ -158,4 +203,16 @@ class Wrong(Together):
                     results["forces"] = self._forces[:size]
             case "leaves":
                 self._shift = 1e-9
+            case "none":
+                found[0]["energy"] = None
+            case "objects":
+                found[0]["forces"] = found[0]["forces"].astype(object)
+            case "unreadable":
+                found[0]["energy"] = Unreadable()
+            case "all energies":
+                found = [{**one, "energy": [each["energy"] for each in found]} for one in found]
+            case "all charges":
+                found = [{**one, "charges": np.zeros(sum(map(len, atoms)))} for one in found]
+            case "speechless":
+                raise SpeechlessError
         return found

@@ -16,9 +16,13 @@ from aserpc.payload import pack_atoms, unpack_results
 from aserpc.worker.batching import Batching, Job, Limits
 from aserpc.worker.calculation import Evaluation
 from aserpc.worker.computing import MAX_FAULTS, Computer, count_atoms, is_out_of_memory
-from support.batches import Small, Together, Wrong
+from support.batches import Reusing, Small, Together, Wrong
 
 SESSION = b"s" * 16
+
+#: Ways in which a whole batch is wrong, of `Wrong`.
+WRONG = ["raises", "too few", "shape", "missing", "nan", "moves"]
+WRONG += ["unreadable", "all energies", "all charges", "speechless"]
 
 
 def structure(size: int, bad: str = "") -> Atoms:
@@ -156,12 +160,26 @@ def test_one_that_asks_for_what_there_is_not_fails_alone(desk: Desk) -> None:
     assert desk.calculator.batches == [2]
 
 
-@pytest.mark.parametrize("how", ["raises", "too few", "shape", "missing", "nan", "moves"])
+@pytest.mark.parametrize("how", WRONG)
 def test_a_wrong_batch_harms_nobody(how: str) -> None:
     desk = Desk(Wrong(how))
     desk.check(3, 1, 2, 5)
     assert desk.calculator.batches[0] == 4
     assert len(desk.calculator.asked) == 4
+
+
+@pytest.mark.parametrize("how", ["none", "objects"])
+def test_a_wrong_value_in_a_batch_harms_nobody(how: str) -> None:
+    desk = Desk(Wrong(how))
+    desk.check(3, 1, 2, 5)
+    assert desk.calculator.batches == [4]
+    assert len(desk.calculator.asked) == 1
+
+
+def test_arrays_that_are_used_again_are_packed_before() -> None:
+    desk = Desk(Reusing())
+    desk.check(3, 1, 2, 5)
+    assert len(desk.calculator.asked) == 1
 
 
 def test_batches_that_fail_for_nothing_are_given_up(caplog: pytest.LogCaptureFixture) -> None:
@@ -181,6 +199,12 @@ def test_batches_that_fail_for_nothing_are_given_up(caplog: pytest.LogCaptureFix
         ("numbers of each", "calculate_batch returned a list of float; it must return a list of"),
         ("dict", "calculate_batch returned a dict; it must return a list of dicts, the results of"),
         ("too few", "a batch of 2 structures has 1 results"),
+        ("nan", "forces of a batch that is not finite, but is for each structure alone"),
+        ("objects", "TypeError: ufunc 'isfinite'"),
+        ("unreadable", "RuntimeError: call detach() first"),
+        ("all energies", "energy of 3 atoms have the shape (2,)"),
+        ("all charges", "charges of 3 atoms have the shape (4,)"),
+        ("speechless", "SpeechlessError (its message is lost: RuntimeError in str())"),
     ],
 )
 def test_why_batches_are_given_up_is_told(
@@ -219,9 +243,8 @@ def test_without_memory_a_batch_is_halved_and_the_next_ones_are_smaller(
     assert desk.calculator.batches == [8, 4, 2, 2, 4, 2, 2]
     assert desk.calculator.asked == []
     assert desk.batching.limits.atoms == 8
-    # Both halves failed; the second one changed nothing.
+    # Both halves failed; the second one and the whole changed nothing.
     assert caplog.messages == [
-        "out of memory for 8 structures with 32 atoms; batches have at most 16 atoms now",
         "out of memory for 4 structures with 16 atoms; batches have at most 8 atoms now",
     ]
     jobs = {(SESSION, n): job(n, structure(4)) for n in range(8)}
@@ -233,7 +256,7 @@ def test_what_is_too_large_for_the_memory_alone_fails_alone() -> None:
     desk.calculator.compute = too_large_alone(desk.calculator)  # type: ignore[method-assign]
     found = desk.answers(job(0, structure(2)), job(1, structure(20)), job(2, structure(3)))
     assert [found[n][0].error is None for n in range(3)] == [True, False, True]
-    assert desk.batching.limits.structures == 16
+    assert desk.batching.limits == Limits(16, 1000), "the others are not to blame"
 
 
 def too_large_alone(calculator: Together) -> Any:

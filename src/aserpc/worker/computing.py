@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,8 +20,8 @@ from aserpc.batchers import BatchCalculator
 from aserpc.errors import MessageTooLargeError, ProtocolError
 from aserpc.importing import explain
 from aserpc.messages import Answer, Buffer, failure
-from aserpc.payload import PackedAtoms, pack_results, unpack_atoms
-from aserpc.remote_error import report
+from aserpc.payload import PackedAtoms, pack_results, unpack_atoms, unpack_results
+from aserpc.remote_error import message_of, report
 from aserpc.worker.batching import Batching, Job
 from aserpc.worker.calculation import Evaluation
 
@@ -32,6 +33,10 @@ Reply = tuple[Answer, list[Buffer]]
 #: After so many batches in a row that failed though each structure of them could be computed alone,
 #: no more are tried.
 MAX_FAULTS = 3
+
+#: Properties of a structure that are one number, and those of which each atom has its own.
+_NUMBERS = ("energy", "free_energy")
+_PER_ATOM = ("energies", "forces", "stresses", "charges", "magmoms")
 
 #: What frameworks say, besides by `MemoryError`, where there is not enough memory.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -88,6 +93,9 @@ class Computer:
         self._faults = 0
         self._fell_apart = False
         self._why = ""
+        #: Whether there was not the memory for the last call, and how often not even for one.
+        self._lacked_memory = False
+        self._lacked_alone = 0
 
     def answers(self, jobs: Sequence[Job]) -> Iterator[Reply]:
         """Yield the answer of each request, as soon as it is known; an error is one, too.
@@ -136,6 +144,7 @@ class Computer:
             error = {"kind": "calculation", **report(caught)}
             lacks_memory = is_out_of_memory(caught)
         if lacks_memory:
+            self._lacked_alone += 1
             free_memory()  # the next one may need less
         seconds = time.perf_counter() - started
         return self._answer(job, seconds, error=error), frames
@@ -150,13 +159,37 @@ class Computer:
         found = self._together(tasks, batcher)
         seconds = time.perf_counter() - started
         if found is None:
+            lacked_memory, lacked_alone = self._lacked_memory, self._lacked_alone
             half = len(tasks) // 2
             yield from self._halves(tasks[:half], batcher)
             yield from self._halves(tasks[half:], batcher)
+            if lacked_memory and lacked_alone == self._lacked_alone:
+                self._lower(tasks)
             return
-        for task, results in zip(tasks, found, strict=True):
-            reply = self._reply(task, results, seconds, len(tasks))
-            yield self._alone(task.job) if reply is None else reply
+        # All before one is computed alone: the calculator may use its arrays again.
+        replies = [
+            self._reply(*each, seconds, len(tasks)) for each in zip(tasks, found, strict=True)
+        ]
+        for task, reply in zip(tasks, replies, strict=True):
+            yield self._instead(task.job, reply) if isinstance(reply, str) else reply
+
+    def _instead(self, job: Job, wrong: str) -> Reply:
+        """Compute a request alone of which a batch gave something wrong."""
+        answer, frames = self._alone(job)
+        if answer.error is None and not _flaw(unpack_results(frames)):
+            self._fell_apart, self._why = True, wrong
+        return answer, frames
+
+    def _lower(self, tasks: Sequence[_Task]) -> None:
+        """Have smaller batches: there was the memory for each of these, but not for all."""
+        number = sum(len(task.atoms) for task in tasks)
+        if self._batching.lower(number):
+            logger.warning(
+                "out of memory for %d structures with %d atoms; batches have at most %d atoms now",
+                len(tasks),
+                number,
+                self._batching.limits.atoms,
+            )
 
     def _together(
         self, tasks: Sequence[_Task], batcher: BatchCalculator
@@ -174,24 +207,15 @@ class Computer:
             raise
         except BaseException as error:
             logger.debug("calculating %d structures together", len(tasks), exc_info=True)
-            lacks_memory = is_out_of_memory(error)
-            self._why = "" if lacks_memory else explain(error)
+            self._lacked_memory = is_out_of_memory(error)
+            self._why = "" if self._lacked_memory else explain(error)
         else:
             return found
         finally:
             # What the calculator keeps may be of any of them.
             self._evaluation.forget()
         # Here the error's frames are gone, and with them what they kept in memory.
-        if lacks_memory:
-            number = sum(len(task.atoms) for task in tasks)
-            if self._batching.lower(number):
-                logger.warning(
-                    "out of memory for %d structures with %d atoms; "
-                    "batches have at most %d atoms now",
-                    len(tasks),
-                    number,
-                    self._batching.limits.atoms,
-                )
+        if self._lacked_memory:
             free_memory()
         else:
             self._fell_apart = True
@@ -215,14 +239,17 @@ class Computer:
 
     def _reply(
         self, task: _Task, results: Mapping[str, Any], seconds: float, batch: int
-    ) -> Reply | None:
-        """Return the answer with results of a batch; None: they are better computed alone."""
-        if not _are_finite(results):
-            return None  # perhaps another structure's fault
+    ) -> Reply | str:
+        """Return the answer with results of a batch, or what is wrong with these.
+
+        That is perhaps another structure's fault: this one is better computed alone.
+        """
+        if wrong := _flaw(results):
+            return wrong
         try:
             frames = self._pack(results)
-        except Exception:  # noqa: BLE001 -- what is wrong is said by `_alone`
-            return None
+        except Exception as error:  # noqa: BLE001 -- what the results are made of is not ours
+            return explain(error)
         return self._answer(task.job, seconds, batch=batch), frames
 
     def _answer(
@@ -261,15 +288,29 @@ def _check(tasks: Sequence[_Task], found: Sequence[Mapping[str, Any]]) -> None:
             if name not in results:
                 msg = f"{name} is not among the results of a batch"
                 raise ValueError(msg)
-        forces = results.get("forces")
-        if forces is not None and np.shape(forces) != (len(task.atoms), 3):
-            msg = f"forces of {len(task.atoms)} atoms have the shape {np.shape(forces)}"
-            raise ValueError(msg)
+        for name in (*_NUMBERS, *_PER_ATOM):
+            value = results.get(name)
+            if value is None:
+                continue
+            shape, own = np.shape(value), (len(task.atoms),)
+            if name == "forces":
+                is_right = shape == (*own, 3)
+            else:
+                is_right = math.prod(shape) == 1 if name in _NUMBERS else shape[:1] == own
+            if not is_right:
+                msg = f"{name} of {len(task.atoms)} atoms have the shape {shape}"
+                raise ValueError(msg)
 
 
-def _are_finite(results: Mapping[str, Any]) -> bool:
-    values = (results[name] for name in ("energy", "forces") if name in results)
-    return all(bool(np.all(np.isfinite(value))) for value in values)
+def _flaw(results: Mapping[str, Any]) -> str:
+    """Say what is wrong with results of the right shape; empty: nothing."""
+    try:
+        for name in ("energy", "forces"):
+            if name in results and not np.all(np.isfinite(results[name])):
+                return f"{name} of a batch that is not finite, but is for each structure alone"
+    except Exception as error:  # noqa: BLE001 -- what the results are made of is not ours
+        return explain(error)
+    return ""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -277,7 +318,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     # By its name: torch is not imported for it.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
+    text = message_of(error)
     return "RESOURCE_EXHAUSTED" in text or any(each in text.lower() for each in _OUT_OF_MEMORY)
 
 
