@@ -84,6 +84,25 @@ def test_one_failure_is_named_and_the_others_are_written(tmp_path: Path) -> None
     assert [a.get_chemical_formula() for a in written] == ["CO", "N2"]
 
 
+def test_what_a_calculator_has_not_for_one_structure_it_may_have_for_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "choosy.py").write_text(
+        "from ase.calculators.calculator import PropertyNotImplementedError\n"
+        "from ase.calculators.emt import EMT\n"
+        "class Choosy(EMT):\n"
+        "    def calculate(self, atoms=None, *args, **kwargs):\n"
+        "        if not atoms.pbc.any():\n"
+        "            raise PropertyNotImplementedError('no forces of molecules')\n"
+        "        super().calculate(atoms, *args, **kwargs)\n"
+    )
+    write(tmp_path / "in.extxyz", [molecule("CO"), bulk("Cu")])
+    done = run("choosy:Choosy", "in.extxyz", "--relax", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "in.extxyz@0 (CO) failed: no forces of molecules" in done.stderr
+    assert json.loads(done.stdout)[1]["error"] is None
+
+
 def test_takes_a_slice_of_a_file(tmp_path: Path) -> None:
     done = run("EMT", DATA / "g2.extxyz", "--index", ":3", "--json", cwd=tmp_path)
     assert [row["formula"] for row in json.loads(done.stdout)] == ["H2O", "CH4", "H3N"]

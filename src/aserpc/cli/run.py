@@ -10,13 +10,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aserpc import blas_threads
 from aserpc.cli.console import complain, print_table
 from aserpc.cli.results import Finished, path_beside
 from aserpc.cli.structures import Structure, check_output, read_structures
@@ -30,6 +29,7 @@ from aserpc.errors import (
 )
 from aserpc.importing import check_reference
 from aserpc.local_service import LocalService, command_config, mistake
+from aserpc.parallel.asking import Asking, FutureCalculator, threads
 from aserpc.registry import resolve
 
 #: If more structures than that were not come to, they are told in one line.
@@ -92,7 +92,12 @@ def _finish(job: Job, structures: list[Structure], finished: Finished) -> int:
             f"{len(structures) - len(rest)} of {len(structures)} structures are finished already, "
             f"in {path_beside(job.output)}; --restart computes them again"
         )
-    why, interrupted = _compute(job, rest, finished) if rest else ("", False)
+    why, interrupted = "", False
+    if rest:
+        try:
+            why, interrupted = _compute(job, rest, finished)
+        except KeyboardInterrupt:  # while the service starts, or once more while it ends
+            why, interrupted = "interrupted", True
     left = [structure for structure in rest if structure.error is None]
     for structure in left:
         structure.error = why
@@ -131,13 +136,19 @@ def _compute(job: Job, structures: list[Structure], finished: Finished) -> tuple
                 arguments += ["--kwargs", json.dumps(job.kwargs)]
             config = command_config(name, [*arguments, "--", job.calculator], job.workers)
             service = stack.enter_context(LocalService({name: config}))
-            address, threads = service.address, job.workers
+            address, at_once = service.address, job.workers
         else:
-            threads = list_calculators(address).get(name, 1)
+            at_once = list_calculators(address).get(name, 1)
         compute = _relaxed if job.relax else _evaluated
         try:
-            with _progress(len(structures), job, name, address) as advance:
-                for structure in compute(job, structures, name, address, threads, service, waiting):
+            # What has begun ends before it is looked at what has been answered.
+            with (
+                _progress(len(structures), job, name, address) as advance,
+                contextlib.closing(
+                    compute(job, structures, name, address, at_once, service, waiting)
+                ) as done,
+            ):
+                for structure in done:
                     if not structure.error:
                         finished.add(structure)
                     advance()
@@ -170,10 +181,10 @@ def _evaluated(
     structures: list[Structure],
     name: str,
     address: str,
-    threads: int,  # noqa: ARG001
+    at_once: int,  # noqa: ARG001
     service: LocalService | None,
     waiting: dict[Future[Any], Structure],
-) -> Iterator[Structure]:
+) -> Generator[Structure, None, None]:
     known = RemoteCalculator(name, address).implemented_properties
     properties: list[str] = [p for p in ("energy", "forces") if p in known] or known[:1]
     rest = iter(structures)
@@ -217,39 +228,37 @@ def _relaxed(
     structures: list[Structure],
     name: str,
     address: str,
-    threads: int,
+    at_once: int,
     service: LocalService | None,
     waiting: dict[Future[Any], Structure],
-) -> Iterator[Structure]:
-    with blas_threads.one_each(), ThreadPoolExecutor(threads) as executor:
-        try:
+) -> Generator[Structure, None, None]:
+    with Client(address, allow_nonfinite=job.allow_nonfinite) as client:
+        asked = Asking(client, name)
+        with threads(asked, at_once) as executor:
             for structure in structures:
-                waiting[executor.submit(_relax, job, structure, name, address)] = structure
+                waiting[executor.submit(_relax, job, structure, asked)] = structure
             while waiting:
                 for future in _finished(waiting, service):
                     structure = waiting.pop(future)
                     future.result()
                     yield structure
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
-def _relax(job: Job, structure: Structure, name: str, address: str) -> None:
+def _relax(job: Job, structure: Structure, asked: Asking) -> None:
     from ase.optimize import BFGS
 
     started = time.perf_counter()
     atoms = structure.atoms
     try:
-        atoms.calc = calculator = RemoteCalculator(
-            name, address, check_broker=False, allow_nonfinite=job.allow_nonfinite
-        )
+        atoms.calc = calculator = FutureCalculator(asked)
         with BFGS(atoms, logfile=None) as optimizer:
             structure.converged = bool(optimizer.run(fmax=job.fmax, steps=job.steps))
             structure.steps = optimizer.nsteps
         atoms.get_potential_energy()
         structure.seconds = time.perf_counter() - started
-        structure.done(name, calculator.results)
+        structure.done(asked.name, calculator.results)
+    except CancelledError:
+        pass  # it is not done; whoever stopped it says why
     except Exception as error:  # noqa: BLE001 -- one structure's failure is not the others'
         structure.error = str(error) or type(error).__name__
 

@@ -53,8 +53,6 @@ class Asking:
         self.client, self.name = client, name
         self._futures: set[Future[Results]] = set()
         self._stopped = False
-        #: Properties that the calculator has said it has not.
-        self.lacking: set[str] = set()
 
     def submit(self, atoms: Atoms, properties: Sequence[str]) -> Future[Results]:
         """Ask; the structure may be changed as soon as this returns."""
@@ -166,6 +164,22 @@ def ask_all(asked: Asking, structures: Iterable[Atoms], properties: Sequence[str
     return [found[number] for number in range(len(found))]
 
 
+@contextlib.contextmanager
+def threads(asked: Asking, at_once: int) -> Iterator[ThreadPoolExecutor]:
+    """Have threads that ask, until all have ended.
+
+    An exception, also that of Ctrl-C, ends them at their next question or in the one they wait for:
+    they see a `CancelledError`.
+    """
+    with blas_threads.one_each(), ThreadPoolExecutor(at_once, "aserpc parallel") as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            asked.stop()
+            raise
+
+
 def in_threads(
     asked: Asking,
     function: Callable[[I], R],
@@ -176,22 +190,15 @@ def in_threads(
 ) -> list[R | Exception]:
     """Return a function's values for items, in their order.
 
-    The first exception, also that of Ctrl-C, ends all threads at their next question or in the
-    one they wait for.
+    The first exception ends all, see `threads`.
     """
     at_once = number_from(1, "at_once", at_once)
-    threads = ThreadPoolExecutor(min(at_once, len(items)), "aserpc parallel")
-    with blas_threads.one_each(), threads as executor:
+    with threads(asked, min(at_once, len(items))) as executor:
         futures = [executor.submit(function, item) for item in items]
-        try:
-            for future in as_completed(futures):
-                error = future.exception()
-                if error is not None and not (return_exceptions and isinstance(error, Exception)):
-                    raise error
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            asked.stop()
-            raise
+        for future in as_completed(futures):
+            error = future.exception()
+            if error is not None and not (return_exceptions and isinstance(error, Exception)):
+                raise error
     ends: list[R | Exception] = []
     for future in futures:
         error = future.exception()
@@ -213,12 +220,14 @@ class FutureCalculator(Calculator):
         self.asked = asked
         #: What to ask for of each geometry.
         self.needed = ["energy", "forces"]
+        #: Properties that it has been told are not there; of other structures they may be.
+        self._lacking: set[str] = set()
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
         """See `Calculator.get_property`."""
-        if name in self.asked.lacking:
+        if name in self._lacking:
             raise PropertyNotImplementedError(f"{name} property not implemented")
         return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
@@ -237,7 +246,7 @@ class FutureCalculator(Calculator):
                 results = self.asked.submit(atoms, properties).result()
             except PropertyNotImplementedError:
                 # ASE asks for some, such as the free energy, to see whether they are there.
-                self.asked.lacking.update(properties)
+                self._lacking.update(properties)
                 raise
             self.needed = []
         self.take(atoms, results)
