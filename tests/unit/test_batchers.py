@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 
-from aserpc.batchers import GROUP, as_calculator, find_batcher
+from aserpc.batchers import GROUP, _warn_of, as_calculator, find_batcher
 from aserpc.batchers.single import BatchOnly
 from aserpc.entries import CalculatorEntry
 from aserpc.errors import RegistryError
 from aserpc.testing import BatcherContract
 from support.batches import Together, Wrong
 from support.calculators import Spring
+from support.packages import install_metadata
 
 
 class Adapter:
@@ -38,6 +40,10 @@ def refuses(calculator: Any) -> None:
 
 def fails(calculator: Any) -> None:
     raise AttributeError("'Spring' object has no attribute 'model'")
+
+
+def exits(calculator: Any) -> None:
+    sys.exit("no GPU here")
 
 
 @pytest.fixture
@@ -103,6 +109,7 @@ def test_an_adapter_may_refuse(adapters: dict[str, str]) -> None:
     ("reference", "why"),
     [
         (f"{HERE}:fails", "has no attribute 'model'"),
+        (f"{HERE}:exits", "sys.exit('no GPU here')"),
         (f"{HERE}:Missing", "has no 'Missing'"),
         ("no_such_module:Adapter", "no module 'no_such_module'"),
     ],
@@ -114,6 +121,39 @@ def test_an_adapter_that_fails_is_told_and_not_used(
     assert find_batcher(Spring()) is None
     assert why in caplog.text
     assert name_of(Spring) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("support.calculators:Spring", "a colon; write 'support.calculators.Spring'"),
+        ("Spring", "no dot; write the full name of the calculator's class"),
+        (":Spring", "a colon; write the full name of the calculator's class"),
+    ],
+)
+def test_a_name_that_is_no_class_s_is_told_once(
+    name: str,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _warn_of.cache_clear()
+    install_metadata(tmp_path, "springs-batches", f"{name} = {HERE}:Adapter", GROUP)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_batcher(Spring()) is None
+    assert find_batcher(EMT()) is None
+    (told,) = caplog.messages
+    assert f"{name!r} of springs-batches, in aserpc.batchers, is not used" in told
+    assert why in told
+
+
+def test_a_name_that_is_a_class_s_is_not_told_of(
+    adapters: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    adapters["elsewhere.Calculator"] = f"{HERE}:Adapter"
+    find_batcher(Spring())
+    assert caplog.messages == []
 
 
 class Named(Spring):
@@ -260,6 +300,13 @@ class TestTogether(BatcherContract):
         return Atoms("H", info={"bad": "structure"})
 
 
+class TestOnlyBatches(BatcherContract):
+    """An object that is served, too."""
+
+    def make_calculator(self) -> OnlyBatches:
+        return OnlyBatches()
+
+
 class Contract(BatcherContract):
     __test__ = False
 
@@ -278,6 +325,21 @@ def test_the_contract_finds_what_is_wrong(how: str) -> None:
     contract = Contract(how)
     with pytest.raises((AssertionError, RuntimeError)):
         contract.test_results_are_those_of_each_structure_alone()
+
+
+@pytest.mark.parametrize("alone", [Together, OnlyBatches])
+def test_the_contract_finds_numbers_that_are_objects(alone: type[Any]) -> None:
+    class Objects(alone):  # type: ignore[misc]
+        def calculate_batch(self, atoms: Sequence[Atoms], properties: Sequence[str]) -> Any:
+            found = super().calculate_batch(atoms, properties)
+            return [{**each, "forces": each["forces"].astype(object)} for each in found]
+
+    class Its(BatcherContract):
+        def make_calculator(self) -> Any:
+            return Objects()
+
+    with pytest.raises(AssertionError, match="forces has the dtype object"):
+        Its().check()
 
 
 def test_the_contract_finds_a_calculator_that_is_not_as_it_was() -> None:

@@ -270,6 +270,20 @@ class TestPairsTogether(CalculatorContract):
         return Pairs()
 
 
+class PairsOnlyTogether:
+    """No calculator of ASE's."""
+
+    implemented_properties = tuple(Pairs.implemented_properties)
+
+    def calculate_batch(self, atoms: Any, properties: Any) -> Any:
+        return PairsTogether().calculate_batch(atoms, properties)
+
+
+class TestPairsOnlyTogether(TestPairsTogether):
+    def make_calculator(self) -> Any:
+        return PairsOnlyTogether()
+
+
 class TestWater(CalculatorContract):
     # Its forces come from a cutoff by molecules.
     tolerances = Tolerances(symmetry=1e-3)

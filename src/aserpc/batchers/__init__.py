@@ -7,9 +7,11 @@ without, an adapter is looked up by the calculator's class: those of the entry-p
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aserpc.errors import RegistryError
@@ -79,7 +81,7 @@ def find_batcher(calculator: Any) -> BatchCalculator | None:
         made: BatchCalculator | None = import_reference(reference)(calculator)
     except RegistryError as error:
         why = str(error)
-    except Exception as error:  # noqa: BLE001 -- of another package, perhaps for another version
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- perhaps for another version
         why = explain(error)
     else:
         return made
@@ -125,7 +127,36 @@ def _provided(failures: list[ProviderFailure]) -> dict[str, str]:
     adapters: dict[str, str] = {}
     for name, reference in named_entry_points(GROUP, failures):
         adapters.setdefault(name, reference)
+        if ":" in name or "." not in name:
+            _warn_of(name)
     return adapters
+
+
+@cache  # once: adapters are looked up several times
+def _warn_of(name: str) -> None:
+    """Say of an entry point that its name is no class's, so nothing is ever computed with it."""
+    meant = name.replace(":", ".")
+    is_full = "." in meant and all(part.isidentifier() for part in meant.split("."))
+    logger.warning(
+        "the entry point %r of %s, in %s, is not used: its name has %s; write %s",
+        name,
+        _packages(name) or "a package",
+        GROUP,
+        "a colon" if ":" in name else "no dot",
+        repr(meant)
+        if is_full
+        else "the full name of the calculator's class, 'package.module.Class'",
+    )
+
+
+def _packages(name: str) -> str:
+    """Return the installed packages that have an entry point of this name."""
+    try:
+        points = importlib.metadata.entry_points(group=GROUP)
+        found = {point.dist.name for point in points if point.name == name and point.dist}
+    except Exception:  # noqa: BLE001 -- whatever the metadata of a stranger's package do
+        return ""
+    return ", ".join(sorted(found))
 
 
 def _changes(calculator: Any, base: type, classes: Sequence[type]) -> set[str]:

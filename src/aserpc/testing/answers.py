@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.outputs import all_outputs
 
+from aserpc.batchers import as_calculator
 from aserpc.errors import AserpcError, CalculationError, NonFiniteError, ServiceError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "differences",
     "error_difference",
     "forget",
+    "served",
     "shape_faults",
     "type_differences",
 ]
@@ -59,6 +61,14 @@ def _is_fault(error: Exception) -> bool:
     return isinstance(error, AserpcError) and not isinstance(
         error, CalculationError | NonFiniteError
     )
+
+
+def served(calculator: Any) -> Any:
+    """Return the calculator that a worker serves: what computes batches only is made one."""
+    if callable(getattr(calculator, "get_property", None)):
+        return calculator
+    wrapped = as_calculator(calculator)
+    return calculator if wrapped is None else wrapped
 
 
 def forget(calculator: Any) -> None:

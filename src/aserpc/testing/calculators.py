@@ -18,6 +18,7 @@ from typing import Any
 from ase import Atoms
 
 from aserpc.batchers import find_batcher
+from aserpc.testing.answers import served
 from aserpc.testing.conformance import Conformance, Tolerances, Verdict
 from aserpc.testing.structures import standard_structures
 
@@ -66,7 +67,7 @@ class CalculatorContract:
     @cached_property
     def conformance(self) -> Conformance:
         """The checks of a new calculator."""
-        calculator = self.make_calculator()
+        calculator = served(self.make_calculator())
 
         def together(structures: Sequence[Atoms], names: Sequence[str]) -> Any:
             return self.together(calculator, structures, names)
