@@ -132,6 +132,10 @@ def test_a_manager_before_its_broker_makes_a_private_folder(cli: Cli) -> None:
     process = cli.start("manager")
     wait_for(lambda: list(folder.glob("logs/*")), what=process.errors)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.rename(cli.sockets / "removed")
+    process.signal(signal.SIGHUP)
+    wait_for(lambda: list(folder.glob("logs/*")), what=process.errors)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     cli.broker()
 
 

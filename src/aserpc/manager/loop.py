@@ -20,7 +20,13 @@ import zmq
 
 from aserpc import logs, socket_folder, transport
 from aserpc.connection import Connection
-from aserpc.errors import AserpcError, NotAllowedError, ProtocolError, SpawnError
+from aserpc.errors import (
+    AddressError,
+    AserpcError,
+    NotAllowedError,
+    ProtocolError,
+    SpawnError,
+)
 from aserpc.header import pack_header, unpack_header
 from aserpc.manager.records import Effect, Send, Start
 from aserpc.manager.spawned import Spawned, pack_spawned, unpack_spawned
@@ -237,6 +243,7 @@ class Manager:
         config, spawn_id = start.config, start.spawn_id
         label = _label(config.name, spawn_id)
         try:
+            socket_folder.make_private_folder(self.folder)  # somebody may have removed it
             rendered = config.render(broker=self.broker, spawn_id=spawn_id, gpu=start.gpu)
             workdir = self.folder / "work" / label
             env = child_environment(os.environ, rendered, config, os.cpu_count() or 1)
@@ -257,7 +264,7 @@ class Manager:
             )
             self._handles[spawn_id] = {**self._spawner.start(spec), "workdir": str(workdir)}
             self._names[spawn_id] = config.name
-        except (SpawnError, OSError) as error:
+        except (SpawnError, AddressError, OSError) as error:
             return self._state.exited(spawn_id, str(error), None, time.monotonic())
         self._save()
         return []
