@@ -185,7 +185,9 @@ class HouseMachine(RuleBasedStateMachine):
         for peer, worker in list(net.workers.items()):
             if worker.state.phase is Phase.LOADING:
                 net.load(peer)
-        for _ in range(int(2 * QUEUE_TIMEOUT)):
+        # A worker may compute one request a round.
+        waiting = sum(len(client.waits) for client in net.clients.values())
+        for _ in range(int(2 * QUEUE_TIMEOUT) + waiting):
             self.live(1.0)
             self.compute_all()
         assert not any(client.waits for client in net.clients.values()), "a request has no end"
