@@ -193,8 +193,8 @@ def test_each_worker_computes_in_a_folder_of_its_own(cli: Cli) -> None:
 def test_what_a_process_of_the_same_number_left_is_not_its_own(cli: Cli) -> None:
     """In containers that share the folder, each worker may be process 1."""
     cli.broker()
-    script = 'own="$ASERPC_IPC_DIR/work/writes-$$"; mkdir -p "$own"; >"$own/left"; exec "$@"'
-    cli.prefix = ["sh", "-c", script, "sh"]
+    script = 'mkdir -p "$0-$$"; >"$0-$$/left"; exec "$@"'
+    cli.prefix = ["sh", "-c", script, str(cli.sockets / "work" / "writes")]
     worker = cli.worker("Writes")
     calculator = cli.calculator("writes")
     energy_at(calculator, 1)
