@@ -17,7 +17,7 @@ from aserpc.broker import Broker
 from aserpc.broker.garbage import collect_rarely
 from aserpc.errors import AserpcError
 from aserpc.manager import Manager
-from aserpc.serving import stop_on_signals
+from aserpc.serving import served_beside, stop_on_signals
 from aserpc.spawn import SpawnConfig
 
 #: How often it is looked whether the parent lives, s: a fork of it may hold our pipe open.
@@ -46,14 +46,6 @@ def _serve(spec: dict[str, Any]) -> None:
     broker = Broker(spec["frontend"], spec["backend"])
     configs = {name: SpawnConfig(**config) for name, config in spec["configs"].items()}
     manager = Manager(configs, spec["backend"])
-    failed: list[BaseException] = []
-
-    def serve_broker() -> None:
-        try:
-            broker.serve()
-        except BaseException as error:  # noqa: BLE001 -- raised again by whoever waits for it
-            failed.append(error)
-            manager.stop()
 
     def follow_parent() -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -61,18 +53,10 @@ def _serve(spec: dict[str, Any]) -> None:
         _wait_for_the_end(spec["parent"])
         manager.stop()
 
-    thread = threading.Thread(target=serve_broker, name="aserpc broker", daemon=True)
-    thread.start()
-    while not broker.serving.wait(0.05):
-        if failed:
-            raise failed[0]
-    threading.Thread(target=follow_parent, name="aserpc parent", daemon=True).start()
-    with stop_on_signals(manager.stop, manager.waker):
-        manager.serve()
-    broker.stop()
-    thread.join()
-    if failed:
-        raise failed[0]
+    with served_beside(broker, "aserpc broker", manager.stop):
+        threading.Thread(target=follow_parent, name="aserpc parent", daemon=True).start()
+        with stop_on_signals(manager.stop, manager.waker):
+            manager.serve()
 
 
 def _wait_for_the_end(parent: int) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Protocol
 
 from aserpc.transport import Waker
 
@@ -42,6 +43,45 @@ async def serve_in_thread(serve: Callable[[], None], stop: Callable[[], None], n
         stop()
         await ended
         raise
+
+
+class _Server(Protocol):
+    """What serves until it is stopped, as a `Broker`."""
+
+    serving: threading.Event
+
+    def serve(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@contextlib.contextmanager
+def served_beside(server: _Server, name: str, failed: Callable[[], None]) -> Iterator[None]:
+    """Serve in a thread of its own for the time of a block, which begins when it serves.
+
+    If it ends by an error, `failed` is called there, to end the block; then the error is raised.
+    """
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            server.serve()
+        except BaseException as error:  # noqa: BLE001 -- raised again in the block's thread
+            errors.append(error)
+            failed()
+
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    while not server.serving.wait(0.05):
+        if errors:
+            raise errors[0]
+    try:
+        yield
+    finally:
+        server.stop()
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.io import read, write
 
-from aserpc.cli.results import MAGIC, read_payloads
+from support.finished import finished
 from support.processes import Cli
 from support.waiting import wait_for, wait_until_asleep
 
@@ -50,16 +50,10 @@ def test_a_relaxation_that_hangs_is_interrupted(cli: Cli, signals: list[int], se
         options += ["--broker", cli.frontend]
     calculator = "Stuck" if served else "hanging.py:Stuck"
     process = cli.start("run", calculator, "in.extxyz", "--relax", *options)
-    kept = cli.cwd / "out.extxyz.done"
-
-    def finished() -> int:
-        with kept.open("rb") as file:
-            file.seek(len(MAGIC))
-            return len([*read_payloads(file)])
-
+    output = cli.cwd / "out.extxyz"
     wait_for(lambda: (cli.cwd / "stuck").exists() or not process.runs(), what=process.errors)
     assert process.runs(), process.errors()
-    wait_for(lambda: finished() == 1)
+    wait_for(lambda: finished(output) == 1)
     for number in signals:
         wait_until_asleep(process.pid)
         process.signal(number)
@@ -75,5 +69,5 @@ def test_a_relaxation_that_hangs_is_interrupted(cli: Cli, signals: list[int], se
         "interrupted",
         "interrupted",
     ]
-    assert [a.get_chemical_formula() for a in read(cli.cwd / "out.extxyz", ":")] == ["Cu"]
-    assert finished() == 1
+    assert [a.get_chemical_formula() for a in read(output, ":")] == ["Cu"]
+    assert finished(output) == 1

@@ -11,7 +11,7 @@ import pytest
 from ase.build import bulk
 from ase.io import read, write
 
-from aserpc.cli.results import MAGIC, read_payloads
+from support.finished import finished
 from support.processes import TESTS, Cli, Process
 from support.waiting import wait_for
 
@@ -57,13 +57,6 @@ def computed(folder: Path) -> list[str]:
 
 def run(cli: Cli, *arguments: str) -> Process:
     return cli.start("run", "notes.py:Noting", "in.extxyz", "-o", "out.extxyz", *arguments)
-
-
-def finished(folder: Path) -> int:
-    """Return how many structures are kept as finished."""
-    with (folder / "out.extxyz.done").open("rb") as file:
-        file.seek(len(MAGIC))
-        return len([*read_payloads(file)])
 
 
 def energies(folder: Path) -> list[float]:
@@ -122,7 +115,7 @@ def test_an_interrupted_run_is_gone_on_with(cli: Cli, folder: Path, ending: int)
     process = run(cli)
     wait_for((folder / "stuck").exists, what=process.errors)
     # The last answer is on its way when the next calculation begins.
-    wait_for(lambda: finished(folder) == 5)
+    wait_for(lambda: finished(folder / "out.extxyz") == 5)
     process.signal(ending)
     code = process.wait()
     (folder / "go").touch()
@@ -137,7 +130,7 @@ def test_an_interrupted_run_is_gone_on_with(cli: Cli, folder: Path, ending: int)
             "aserpc: the same command goes on from here",
         ]
         assert len(energies(folder)) == 5
-    assert finished(folder) == 5
+    assert finished(folder / "out.extxyz") == 5
     computed(folder)
 
     done = run(cli)
@@ -151,11 +144,11 @@ def test_an_interrupted_run_is_gone_on_with(cli: Cli, folder: Path, ending: int)
 
 def test_failures_are_tried_again(cli: Cli, folder: Path) -> None:
     write(folder / "bad.extxyz", [bulk("Cu"), bulk("Fe")])
-    for finished in (0, 1):
+    for again in (0, 1):
         done = cli.start("run", "EMT", "bad.extxyz", "-o", "out.traj")
         assert done.wait() == 1
         assert "bad.extxyz@1 (Fe) failed: No EMT-potential for Fe" in done.errors()
-        assert ("1 of 2 structures" in done.errors()) == bool(finished)
+        assert ("1 of 2 structures" in done.errors()) == bool(again)
         assert len(read(folder / "out.traj", ":")) == 1
 
 

@@ -179,8 +179,8 @@ def _folder_of_its_own(name: str) -> Iterator[Path]:
         work.mkdir(exist_ok=True)
         own = Path(tempfile.mkdtemp(prefix=f"{safe}-{os.getpid()}-", dir=work))
     except OSError as error:
-        msg = f"cannot make a folder to compute in, in {work}: {error.strerror}; name one with "
-        raise AddressError(msg + "--workdir") from None
+        msg = f"cannot make a folder to compute in, in {work}: {error.strerror}"
+        raise AddressError(f"{msg}; name one with --workdir") from None
     try:
         yield own
     finally:

@@ -7,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +17,7 @@ from aserpc.broker import Broker
 from aserpc.cli.console import print_table
 from aserpc.errors import RegistryError
 from aserpc.manager.loop import Manager
-from aserpc.serving import stop_on_signals
+from aserpc.serving import served_beside, stop_on_signals
 from aserpc.settings import load_settings
 from aserpc.spawn import SpawnConfig
 from aserpc.spawn.environments import check, child_environment, prepare_command
@@ -121,37 +121,16 @@ def find_gpus() -> list[str]:
 
 def serve(manager: Manager, broker: Broker | None = None) -> None:
     """Serve until a signal: the manager ends with its workers, then the broker."""
-    thread: threading.Thread | None = None
-    failed: list[BaseException] = []
-
-    def serve_broker() -> None:
-        assert broker is not None
-        try:
-            broker.serve()
-        except BaseException as error:  # noqa: BLE001 -- raised again by whoever waits for it
-            failed.append(error)
-            manager.stop()
 
     def hang_up(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         manager.reload()
 
-    if broker is not None:
-        thread = threading.Thread(target=serve_broker, name="aserpc broker", daemon=True)
-        thread.start()
-        while not broker.serving.wait(0.05) and not failed:
-            pass
-        if failed:
-            raise failed[0]
-    signal.signal(signal.SIGHUP, hang_up)
-    try:
+    with ExitStack() as stack:
+        if broker is not None:
+            stack.enter_context(served_beside(broker, "aserpc broker", manager.stop))
+        signal.signal(signal.SIGHUP, hang_up)
         with stop_on_signals(manager.stop, manager.waker):
             manager.serve()
-    finally:
-        if broker is not None and thread is not None:
-            broker.stop()
-            thread.join()
-    if failed:
-        raise failed[0]
 
 
 def show_logs(name: str, *, follow: bool) -> None:

@@ -75,10 +75,10 @@ class KeyFolder:
     def secret(self, role: str) -> SecretKey | None:
         """Return one's own key of a role, None if there is none."""
         path = self.secret_path(role)
-        if not _is_there(path):
+        status = _status(path)
+        if status is None:
             return None
         self._check_folder()
-        status = path.stat()
         if status.st_uid != os.getuid():
             msg = f"the secret key {path} belongs to somebody else; make one of your own"
             raise KeysError(msg)
@@ -115,10 +115,10 @@ class KeyFolder:
 
     def _entries(self) -> list[tuple[str, PublicKey | None]]:
         """Return the lines of the file, with the keys in them."""
-        if not _is_there(self.allowed_path):
+        status = _status(self.allowed_path)
+        if status is None:
             return []
         self._check_folder()
-        status = self.allowed_path.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             msg = (
                 f"others can write to {self.allowed_path}; make it yours alone with: "
@@ -201,7 +201,7 @@ class KeyFolder:
 
     def _write(self, lines: list[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)
-        if not _is_there(self.allowed_path):
+        if _status(self.allowed_path) is None:
             text = _HEADER + text
         try:
             write_private(self.allowed_path, text.encode())
@@ -242,14 +242,14 @@ class KeyFolder:
             raise KeysError(msg)
 
 
-def _is_there(path: Path) -> bool:
+def _status(path: Path) -> os.stat_result | None:
+    """Return what the system says of a file; None if there is none."""
     try:
-        path.stat()
+        return path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError as error:
         raise _cannot("read", path, error) from None
-    return True
 
 
 def _read(path: Path) -> str:
